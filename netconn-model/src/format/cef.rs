@@ -6,10 +6,10 @@ use crate::{
     fact::{CloseReason, ConnectionStatus, EventKind, Failure, LossStage},
     field::Field,
     format::{
-        EventFormat, Record, WriteEvent,
+        EventFormat, FormatRecord, WriteEvent,
         mapping::{self, Facts, map},
         syntax::Syntax,
-        value::Value,
+        value::Datum,
     },
 };
 
@@ -29,7 +29,7 @@ pub(super) const FORMAT: EventFormat = EventFormat {
     },
 };
 
-static EVENT: Record = Record {
+static EVENT: FormatRecord = FormatRecord {
     title: "Event",
     mappings: &[
         map("Device Vendor", "head", &[Field::SourceVendor], "`netconn`.", |_| "netconn".into()),
@@ -53,7 +53,7 @@ static EVENT: Record = Record {
             &[Field::EventType, Field::ConnectionStatus],
             "7 of `Data Loss`, 5 of `BLOCKED`, 3 of `FAILURE`, else 1.",
             |facts| {
-                Value::Integer(match facts.event.status {
+                Datum::Integer(match facts.event.status {
                     _ if facts.is(EventKind::DataLoss) => 7,
                     Some(ConnectionStatus::Blocked) => 5,
                     Some(ConnectionStatus::Failure) => 3,
@@ -87,7 +87,7 @@ static EVENT: Record = Record {
             match facts.event.status {
                 Some(ConnectionStatus::Success) => "success".into(),
                 Some(ConnectionStatus::Failure | ConnectionStatus::Blocked) => "failure".into(),
-                None => Value::Absent,
+                None => Datum::Absent,
             }
         }),
         map("reason", "string", &[Field::FailureReason, Field::CloseReason, Field::LossStage], "As it is.", |facts| {
@@ -224,8 +224,8 @@ static EVENT: Record = Record {
     ],
 };
 
-fn class<'a>(facts: &Facts<'a>) -> Value<'a> {
-    Value::Text(match facts.event.kind {
+fn class<'a>(facts: &Facts<'a>) -> Datum<'a> {
+    Datum::Text(match facts.event.kind {
         Some(EventKind::Connect) if facts.is_failure() => "ip-connect-failed",
         Some(EventKind::Connect) => "ip-connect",
         Some(EventKind::Close) => "ip-close",
@@ -244,15 +244,15 @@ fn is_at_destination(facts: &Facts<'_>) -> bool {
     facts.is_incoming() || facts.is_listener()
 }
 
-fn at_source<'a>(facts: &Facts<'a>, value: Value<'a>) -> Value<'a> {
-    if is_at_destination(facts) { Value::Absent } else { value }
+fn at_source<'a>(facts: &Facts<'a>, value: Datum<'a>) -> Datum<'a> {
+    if is_at_destination(facts) { Datum::Absent } else { value }
 }
 
-fn at_destination<'a>(facts: &Facts<'a>, value: Value<'a>) -> Value<'a> {
-    if is_at_destination(facts) { value } else { Value::Absent }
+fn at_destination<'a>(facts: &Facts<'a>, value: Datum<'a>) -> Datum<'a> {
+    if is_at_destination(facts) { value } else { Datum::Absent }
 }
 
 /// The name of a custom text, which must not stand without it.
-fn label<'a>(text: Option<&str>, name: &'static str) -> Value<'a> {
+fn label<'a>(text: Option<&str>, name: &'static str) -> Datum<'a> {
     text.filter(|text| !text.is_empty()).map(|_| name).into()
 }

@@ -6,10 +6,10 @@ use crate::{
     fact::{Attribution, CloseReason, ConnectionStatus, EventKind, Failure, LossStage},
     field::Field,
     format::{
-        EventFormat, Record, WriteEvent,
+        EventFormat, FormatRecord, WriteEvent,
         mapping::{self, Facts, map},
         syntax::Syntax,
-        value::{TimeForm, Value},
+        value::{Datum, TimeForm},
     },
 };
 
@@ -27,7 +27,7 @@ pub(super) const FORMAT: EventFormat = EventFormat {
     },
 };
 
-static DOCUMENT: Record = Record {
+static DOCUMENT: FormatRecord = FormatRecord {
     title: "Document",
     mappings: &[
         map("@timestamp", "date", &[Field::Timestamp], "RFC 3339.", |facts| facts.time(TimeForm::Rfc3339)),
@@ -41,8 +41,8 @@ static DOCUMENT: Record = Record {
             &[Field::EventType],
             "`network`; `host` of `Data Loss`, `Sensor Start`, `Sensor Stop`.",
             |facts| match facts.event.kind {
-                Some(EventKind::DataLoss | EventKind::SensorStart | EventKind::SensorStop) => Value::Names(&["host"]),
-                _ => Value::Names(&["network"]),
+                Some(EventKind::DataLoss | EventKind::SensorStart | EventKind::SensorStop) => Datum::Names(&["host"]),
+                _ => Datum::Names(&["network"]),
             },
         ),
         map(
@@ -97,7 +97,7 @@ static DOCUMENT: Record = Record {
             &[Field::Timestamp, Field::DurationMs, Field::LossFrom],
             "End less duration; not of flows that ended by silence.",
             |facts| match facts.start() {
-                Some(start) => Value::Time(start, TimeForm::Rfc3339),
+                Some(start) => Datum::Time(start, TimeForm::Rfc3339),
                 None => Facts::time_of(facts.event.loss_from_ms, TimeForm::Rfc3339),
             },
         ),
@@ -131,7 +131,7 @@ static DOCUMENT: Record = Record {
             |facts| match facts.event.direction {
                 Some(_) if facts.is_outgoing() => "egress".into(),
                 Some(_) => "ingress".into(),
-                None => Value::Absent,
+                None => Datum::Absent,
             },
         ),
         map(
@@ -148,7 +148,7 @@ static DOCUMENT: Record = Record {
             },
         ),
         map("network.iana_number", "keyword", &[Field::Protocol], "Digits.", |facts| {
-            facts.protocol.map_or(Value::Absent, |number| Value::Digits(number.into()))
+            facts.protocol.map_or(Datum::Absent, |number| Datum::Digits(number.into()))
         }),
         map("network.type", "keyword", &[Field::LocalAddress, Field::RemoteAddress], "`ipv4` or `ipv6`.", |facts| {
             facts
@@ -237,7 +237,7 @@ static DOCUMENT: Record = Record {
         }),
         map("process.thread.id", "long", &[Field::ProcessTid], "As it is.", |facts| facts.event.tid.into()),
         map("process.user.id", "keyword", &[Field::ProcessUserId], "Digits.", |facts| {
-            facts.event.user_id.map_or(Value::Absent, |id| Value::Digits(id.into()))
+            facts.event.user_id.map_or(Datum::Absent, |id| Datum::Digits(id.into()))
         }),
         map("process.user.name", "keyword", &[Field::ProcessUser], "As it is.", |facts| {
             facts.event.user.as_ref().into()
@@ -256,7 +256,7 @@ static DOCUMENT: Record = Record {
             facts.event.parent_command_line.as_ref().into()
         }),
         map("user.id", "keyword", &[Field::ProcessUserId], "Digits.", |facts| {
-            facts.event.user_id.map_or(Value::Absent, |id| Value::Digits(id.into()))
+            facts.event.user_id.map_or(Datum::Absent, |id| Datum::Digits(id.into()))
         }),
         map("user.name", "keyword", &[Field::ProcessUser], "As it is.", |facts| facts.event.user.as_ref().into()),
         map("container.id", "keyword", &[Field::ContainerId], "As it is.", |facts| {
@@ -289,16 +289,16 @@ static DOCUMENT: Record = Record {
             |facts| {
                 let (source, destination) = (facts.source().address, facts.destination().address);
                 match (source, destination) {
-                    (None, None) => Value::Absent,
-                    (source, destination) => Value::Addresses([source, destination.filter(|_| source != destination)]),
+                    (None, None) => Datum::Absent,
+                    (source, destination) => Datum::Addresses([source, destination.filter(|_| source != destination)]),
                 }
             },
         ),
         map("related.user", "keyword list", &[Field::ProcessUser], "As it is.", |facts| {
-            facts.event.user.as_deref().map_or(Value::Absent, Value::ListOf)
+            facts.event.user.as_deref().map_or(Datum::Absent, Datum::ListOf)
         }),
         map("related.hosts", "keyword list", &[Field::EndpointName], "As it is.", |facts| {
-            facts.event.endpoint_name.as_deref().map_or(Value::Absent, Value::ListOf)
+            facts.event.endpoint_name.as_deref().map_or(Datum::Absent, Datum::ListOf)
         }),
         map("netconn.bytes_kind", "keyword", &[Field::BytesSent], "`payload`, with bytes.", |facts| {
             facts.event.bytes_sent.map(|_| "payload").into()
@@ -351,9 +351,9 @@ static DOCUMENT: Record = Record {
     ],
 };
 
-fn event_type<'a>(facts: &Facts<'a>) -> Value<'a> {
+fn event_type<'a>(facts: &Facts<'a>) -> Datum<'a> {
     let event = facts.event;
-    Value::Names(match event.kind {
+    Datum::Names(match event.kind {
         Some(EventKind::Connect) if event.preexisting == Some(true) => &["connection", "info"],
         Some(EventKind::Connect) if matches!(event.failure, Some(Failure::Refused | Failure::Blocked)) => {
             &["connection", "denied"]
@@ -366,7 +366,7 @@ fn event_type<'a>(facts: &Facts<'a>) -> Value<'a> {
     })
 }
 
-fn action<'a>(facts: &Facts<'a>) -> Value<'a> {
+fn action<'a>(facts: &Facts<'a>) -> Datum<'a> {
     match facts.event.kind {
         Some(EventKind::Connect) if facts.is_incoming() => "connection_accepted".into(),
         Some(EventKind::Connect) => "connection_attempted".into(),
@@ -378,6 +378,6 @@ fn action<'a>(facts: &Facts<'a>) -> Value<'a> {
         Some(EventKind::DataLoss) => "data_loss".into(),
         Some(EventKind::SensorStart) => "sensor_start".into(),
         Some(EventKind::SensorStop) => "sensor_stop".into(),
-        None => Value::Absent,
+        None => Datum::Absent,
     }
 }

@@ -6,10 +6,10 @@ use crate::{
     fact::{CloseReason, EventKind, Failure},
     field::Field,
     format::{
-        EventFormat, Record, WriteEvent,
+        EventFormat, FormatRecord, WriteEvent,
         mapping::{self, Facts, map},
         syntax::Syntax,
-        value::{TimeForm, Value, number_of},
+        value::{Datum, TimeForm, number_of},
     },
 };
 
@@ -23,14 +23,14 @@ pub(super) const FORMAT: EventFormat = EventFormat {
     write: WriteEvent::Mapped { syntax: Syntax::Nested, records: &[&FLOW, &ENGINE], choose },
 };
 
-fn choose(facts: &Facts<'_>) -> Option<&'static Record> {
+fn choose(facts: &Facts<'_>) -> Option<&'static FormatRecord> {
     match facts.event.kind {
         Some(EventKind::DataLoss | EventKind::SensorStart | EventKind::SensorStop) => Some(&ENGINE),
         _ => facts.is_last().then_some(&FLOW),
     }
 }
 
-static FLOW: Record = Record {
+static FLOW: FormatRecord = FormatRecord {
     title: "flow",
     mappings: &[
         map("timestamp", "string", &[Field::Timestamp], "With microseconds and `+0000`.", |facts| {
@@ -73,8 +73,8 @@ static FLOW: Record = Record {
                 Some(IPPROTO_UDP) => "UDP".into(),
                 Some(IPPROTO_ICMP) => "ICMP".into(),
                 Some(IPPROTO_ICMPV6) => "IPv6-ICMP".into(),
-                Some(number) => Value::Digits(number.into()),
-                None => Value::Absent,
+                Some(number) => Datum::Digits(number.into()),
+                None => Datum::Absent,
             }
         }),
         map("icmp_type", "integer", &[Field::IcmpType], "As it is.", |facts| facts.event.icmp_type.into()),
@@ -112,7 +112,7 @@ static FLOW: Record = Record {
             "string",
             &[Field::Timestamp, Field::DurationMs],
             "End less duration; not of flows that ended by silence.",
-            |facts| facts.start().map_or(Value::Absent, |start| Value::Time(start, TimeForm::Microseconds)),
+            |facts| facts.start().map_or(Datum::Absent, |start| Datum::Time(start, TimeForm::Microseconds)),
         ),
         map("flow.end", "string", &[Field::Timestamp], "The moment of the event.", |facts| {
             facts.time(TimeForm::Microseconds)
@@ -154,7 +154,7 @@ static FLOW: Record = Record {
                 if is_silent { "timeout".into() } else { "unknown".into() }
             },
         ),
-        map("flow.alerted", "boolean", &[], "`false`.", |_| Value::Boolean(false)),
+        map("flow.alerted", "boolean", &[], "`false`.", |_| Datum::Boolean(false)),
         map("community_id", "string", &[Field::CommunityId], "As it is.", |facts| facts.event.community_id.into()),
         map("tcp.syn", "boolean", &[Field::EventType], "`true`, if the attempt was seen.", |facts| {
             tcp(facts, facts.event.preexisting != Some(true))
@@ -170,7 +170,7 @@ static FLOW: Record = Record {
             |facts| tcp(facts, facts.is_reset() || facts.event.failure == Some(Failure::Refused)),
         ),
         map("tcp.state", "string", &[Field::EventType], "`closed`.", |facts| {
-            if tcp(facts, true) == Value::Absent { Value::Absent } else { "closed".into() }
+            if tcp(facts, true) == Datum::Absent { Datum::Absent } else { "closed".into() }
         }),
         map("host", "string", &[Field::EndpointName], "As it is.", |facts| facts.event.endpoint_name.as_ref().into()),
         map("netconn.bytes_kind", "string", &[Field::BytesSent], "Addition: `payload`, with bytes.", |facts| {
@@ -205,7 +205,7 @@ static FLOW: Record = Record {
     ],
 };
 
-static ENGINE: Record = Record {
+static ENGINE: FormatRecord = FormatRecord {
     title: "engine",
     mappings: &[
         map("timestamp", "string", &[Field::Timestamp], "With microseconds and `+0000`.", |facts| {
@@ -229,14 +229,14 @@ static ENGINE: Record = Record {
     ],
 };
 
-fn ports<'a>(facts: &Facts<'a>, port: Option<u16>) -> Value<'a> {
+fn ports<'a>(facts: &Facts<'a>, port: Option<u16>) -> Datum<'a> {
     match facts.protocol {
         Some(IPPROTO_TCP | IPPROTO_UDP) => port.into(),
-        _ => Value::Absent,
+        _ => Datum::Absent,
     }
 }
 
 /// Returns a flag of TCP; not of what a raw socket sends.
-fn tcp<'a>(facts: &Facts<'a>, flag: bool) -> Value<'a> {
-    if facts.event.is_of_datagrams() { Value::Absent } else { Value::Boolean(flag) }
+fn tcp<'a>(facts: &Facts<'a>, flag: bool) -> Datum<'a> {
+    if facts.event.is_of_datagrams() { Datum::Absent } else { Datum::Boolean(flag) }
 }

@@ -6,10 +6,10 @@ use crate::{
     fact::{EventKind, protocol_number},
     field::Field,
     format::{
-        EventFormat, Record, RowFormat, WriteEvent,
+        EventFormat, FormatRecord, SnapshotFormat, WriteEvent,
         mapping::{EventMapping, Facts, map, map_row},
         syntax::Syntax,
-        value::{TimeForm, Value},
+        value::{Datum, TimeForm},
     },
     row::RowField,
     state,
@@ -41,7 +41,7 @@ pub(super) const OF_PROCESS: EventFormat = EventFormat {
 };
 
 /// Snapshots.
-pub(super) const ROWS: RowFormat = RowFormat {
+pub(super) const ROWS: SnapshotFormat = SnapshotFormat {
     name: "limacharlie",
     meaning: "LimaCharlie's NETSTAT_REP, one JSON object",
     about: "`NETSTAT_REP` of LimaCharlie's endpoint sensor (`docs/8-reference/edr-events.md` of its documentation, 2026-08-20).",
@@ -55,7 +55,7 @@ pub(super) const ROWS: RowFormat = RowFormat {
             |facts| {
                 let is_v6 =
                     facts.row.local_address.or(facts.row.remote_address).is_some_and(|address| address.is_ipv6());
-                facts.row.protocol.as_deref().map_or(Value::Absent, |name| protocol(name, is_v6))
+                facts.row.protocol.as_deref().map_or(Datum::Absent, |name| protocol(name, is_v6))
             },
         ),
         map_row("PROCESS_ID", "integer", &[RowField::Pid], "As it is.", |facts| facts.row.pid.into()),
@@ -84,7 +84,7 @@ pub(super) const ROWS: RowFormat = RowFormat {
             "Of TCP, in the numbers of `MIB_TCP_STATE`: 2 for `LISTENING`, 5 for `ESTABLISHED`.",
             |facts| {
                 if facts.row.protocol.as_deref().and_then(protocol_number) != Some(IPPROTO_TCP) {
-                    return Value::Absent;
+                    return Datum::Absent;
                 }
                 facts.row.state.as_deref().and_then(state_number).into()
             },
@@ -120,8 +120,8 @@ fn state_number(name: &str) -> Option<i64> {
     NAMES.iter().position(|known| *known == name).and_then(|place| i64::try_from(place + 1).ok())
 }
 
-fn protocol<'a>(name: &'a str, is_v6: bool) -> Value<'a> {
-    Value::Text(match (name, is_v6) {
+fn protocol<'a>(name: &'a str, is_v6: bool) -> Datum<'a> {
+    Datum::Text(match (name, is_v6) {
         ("TCP", false) => "tcp4",
         ("TCP", true) => "tcp6",
         ("UDP", false) => "udp4",
@@ -158,14 +158,14 @@ fn connection_type(facts: &Facts<'_>) -> Option<&'static str> {
     })
 }
 
-fn choose(facts: &Facts<'_>) -> Option<&'static Record> {
+fn choose(facts: &Facts<'_>) -> Option<&'static FormatRecord> {
     match facts.event.kind {
         Some(EventKind::SensorStart | EventKind::SensorStop) => Some(&SENSOR),
         _ => connection_type(facts).map(|_| &CONNECTION),
     }
 }
 
-fn choose_of_process(facts: &Facts<'_>) -> Option<&'static Record> {
+fn choose_of_process(facts: &Facts<'_>) -> Option<&'static FormatRecord> {
     (facts.is(EventKind::Connect) && connection_type(facts).is_some()).then_some(&NETWORK_CONNECTIONS)
 }
 
@@ -182,7 +182,7 @@ const HOST_NAME: EventMapping = map("routing.hostname", "text", &[Field::Endpoin
 const SENSOR_ID: EventMapping =
     map("routing.sid", "UUID", &[Field::AgentUuid], "As it is.", |facts| facts.event.sensor_id.as_ref().into());
 const PLATFORM: EventMapping =
-    map("routing.plat", "integer", &[Field::EndpointOs], "536870912: Linux.", |_| Value::Integer(LINUX));
+    map("routing.plat", "integer", &[Field::EndpointOs], "536870912: Linux.", |_| Datum::Integer(LINUX));
 const TS: EventMapping =
     map("ts", "text", &[Field::Timestamp], "UTC, up to the seconds.", |facts| facts.time(TimeForm::Plain));
 const THIS: EventMapping = map(
@@ -190,13 +190,13 @@ const THIS: EventMapping = map(
     "hash",
     &[Field::ProcessUid],
     "32 hex digits of a hash (SHA-1): the same in all events of the process.",
-    |facts| facts.event.process_id.as_deref().map_or(Value::Absent, Value::Hex),
+    |facts| facts.event.process_id.as_deref().map_or(Datum::Absent, Datum::Hex),
 );
 const PARENT: EventMapping = map("routing.parent", "hash", &[Field::ParentUid], "The same of the parent.", |facts| {
-    facts.event.parent_id.as_deref().map_or(Value::Absent, Value::Hex)
+    facts.event.parent_id.as_deref().map_or(Datum::Absent, Datum::Hex)
 });
 
-static CONNECTION: Record = Record {
+static CONNECTION: FormatRecord = FormatRecord {
     title: "NEW_…_CONNECTION, TERMINATE_…_CONNECTION",
     mappings: &[
         map("event.PROCESS_ID", "integer", &[Field::ProcessPid], "As it is.", |facts| facts.event.pid.into()),
@@ -249,7 +249,7 @@ static CONNECTION: Record = Record {
     ],
 };
 
-static NETWORK_CONNECTIONS: Record = Record {
+static NETWORK_CONNECTIONS: FormatRecord = FormatRecord {
     title: "NETWORK_CONNECTIONS",
     mappings: &[
         map(
@@ -284,7 +284,7 @@ static NETWORK_CONNECTIONS: Record = Record {
             "text",
             &[Field::Protocol, Field::LocalAddress],
             "`tcp4`, `tcp6`, `udp4`, `udp6`.",
-            |facts| facts.event.protocol.as_deref().map_or(Value::Absent, |name| protocol(name, is_v6(facts))),
+            |facts| facts.event.protocol.as_deref().map_or(Datum::Absent, |name| protocol(name, is_v6(facts))),
         ),
         map("event.NETWORK_ACTIVITY[].TIMESTAMP", "integer", &[Field::EventTime], "Epoch milliseconds.", |facts| {
             facts.milliseconds().into()
@@ -315,7 +315,7 @@ static NETWORK_CONNECTIONS: Record = Record {
     ],
 };
 
-static SENSOR: Record = Record {
+static SENSOR: FormatRecord = FormatRecord {
     title: "STARTING_UP, SHUTTING_DOWN",
     mappings: &[
         map("event.TIMESTAMP", "integer", &[Field::EventTime], "Epoch milliseconds.", |facts| {
@@ -333,6 +333,6 @@ static SENSOR: Record = Record {
     ],
 };
 
-fn of_udp<'a>(facts: &Facts<'a>, value: Value<'a>) -> Value<'a> {
-    if facts.protocol == Some(IPPROTO_UDP) { value } else { Value::Absent }
+fn of_udp<'a>(facts: &Facts<'a>, value: Datum<'a>) -> Datum<'a> {
+    if facts.protocol == Some(IPPROTO_UDP) { value } else { Datum::Absent }
 }

@@ -8,17 +8,17 @@ use nix::errno::Errno;
 use crate::{
     fact::{CloseReason, ConnectionStatus, Direction, EventKind, Failure, protocol_number},
     field::{Event, Field},
-    format::value::{TimeForm, Value},
+    format::value::{Datum, TimeForm},
     holder::Holder,
     moment::Moment,
     row::{Row, RowField},
 };
 
 /// How the value of a member is made of an event.
-pub(super) type OfEvent = for<'a> fn(&Facts<'a>) -> Value<'a>;
+pub(super) type OfEvent = for<'a> fn(&Facts<'a>) -> Datum<'a>;
 
 /// How the value of a member is made of a row.
-pub(super) type OfRow = for<'a> fn(&RowFacts<'a>) -> Value<'a>;
+pub(super) type OfRow = for<'a> fn(&RowFacts<'a>) -> Datum<'a>;
 
 /// A line of a table: how a member of another format is made.
 #[derive(Clone, Copy, Debug)]
@@ -222,8 +222,8 @@ impl<'a> Facts<'a> {
         self.moment()?.0.checked_sub(self.duration_ns()?).map(Moment)
     }
 
-    pub(super) fn time(&self, form: TimeForm) -> Value<'a> {
-        self.moment().map_or(Value::Absent, |moment| Value::Time(moment, form))
+    pub(super) fn time(&self, form: TimeForm) -> Datum<'a> {
+        self.moment().map_or(Datum::Absent, |moment| Datum::Time(moment, form))
     }
 
     fn errno(&self) -> Option<Errno> {
@@ -232,44 +232,61 @@ impl<'a> Facts<'a> {
     }
 
     /// The last part of the path of the executable.
-    pub(super) fn file_name(path: Option<&'a str>) -> Value<'a> {
+    pub(super) fn file_name(path: Option<&'a str>) -> Datum<'a> {
         path.map(|path| path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or(path)).into()
     }
 
     /// A moment given in epoch milliseconds.
-    pub(super) fn time_of(milliseconds: Option<i64>, form: TimeForm) -> Value<'a> {
+    pub(super) fn time_of(milliseconds: Option<i64>, form: TimeForm) -> Datum<'a> {
         let moment = milliseconds.and_then(|milliseconds| milliseconds.checked_mul(1_000_000)).map(Moment);
-        moment.map_or(Value::Absent, |moment| Value::Time(moment, form))
+        moment.map_or(Datum::Absent, |moment| Datum::Time(moment, form))
     }
 }
 
 /// The name of the errno: `ECONNREFUSED`.
-pub(super) fn errno_name<'a>(facts: &Facts<'a>) -> Value<'a> {
+pub(super) fn errno_name<'a>(facts: &Facts<'a>) -> Datum<'a> {
     match facts.errno() {
-        Some(errno) => Value::Made(format!("{errno:?}")),
+        Some(errno) => Datum::Made(format!("{errno:?}")),
         None => facts.event.failure.map(Failure::name).into(),
     }
 }
 
 /// What the errno means: `Connection refused`.
-pub(super) fn errno_text<'a>(facts: &Facts<'a>) -> Value<'a> {
+pub(super) fn errno_text<'a>(facts: &Facts<'a>) -> Datum<'a> {
     facts.errno().map(Errno::desc).into()
 }
 
 /// A sentence on an event of the sensor itfacts.
-pub(super) fn message<'a>(facts: &Facts<'a>) -> Value<'a> {
+pub(super) fn message<'a>(facts: &Facts<'a>) -> Datum<'a> {
     let event = facts.event;
     match event.kind {
         Some(EventKind::DataLoss) => {
             let count = event.loss_count.unwrap_or(0);
             let stage = event.loss_stage.map_or("unknown", |stage| stage.name());
-            Value::Made(match &event.loss_output {
+            Datum::Made(match &event.loss_output {
                 Some(output) => format!("{count} events were lost at the stage {stage} of {output}"),
                 None => format!("{count} events were lost at the stage {stage}"),
             })
         }
-        Some(EventKind::SensorStart) => Value::Text("the sensor started"),
-        Some(EventKind::SensorStop) => Value::Text("the sensor stopped"),
-        _ => Value::Absent,
+        Some(EventKind::SensorStart) => Datum::Text("the sensor started"),
+        Some(EventKind::SensorStop) => Datum::Text("the sensor stopped"),
+        _ => Datum::Absent,
     }
+}
+
+/// Puts tables behind one another; `LENGTH` is how many lines they have together.
+pub(super) const fn joined<const LENGTH: usize>(tables: &[&[EventMapping]]) -> [EventMapping; LENGTH] {
+    let mut all = [tables[0][0]; LENGTH];
+    let (mut table, mut place) = (0, 0);
+    while table < tables.len() {
+        let mut line = 0;
+        while line < tables[table].len() {
+            all[place] = tables[table][line];
+            place += 1;
+            line += 1;
+        }
+        table += 1;
+    }
+    assert!(place == LENGTH, "LENGTH is the number of lines");
+    all
 }

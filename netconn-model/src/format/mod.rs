@@ -21,7 +21,7 @@ use self::mapping::{Facts, RowFacts};
 pub use self::{
     mapping::{EventMapping, Mapping, RowMapping},
     syntax::Syntax,
-    value::Value,
+    value::Datum,
 };
 use crate::{event::Event, field::Field, json::SecondText, row::Row};
 
@@ -41,7 +41,7 @@ pub struct EventFormat {
 
 /// A kind of record in a format, with its members.
 #[derive(Clone, Copy, Debug)]
-pub struct Record {
+pub struct FormatRecord {
     /// What the standard calls it.
     pub title: &'static str,
     /// Its members, in the order in which they are written; those of one object stand together.
@@ -60,9 +60,9 @@ enum WriteEvent {
         /// How they are put together.
         syntax: Syntax,
         /// All kinds of records.
-        records: &'static [&'static Record],
+        records: &'static [&'static FormatRecord],
         /// Which of them an event is; `None`: the format has no place for it.
-        choose: fn(&Facts<'_>) -> Option<&'static Record>,
+        choose: fn(&Facts<'_>) -> Option<&'static FormatRecord>,
     },
 }
 
@@ -131,7 +131,7 @@ impl EventFormat {
     }
 
     /// Returns the kinds of records; none of native and comma-separated events.
-    pub fn records(&self) -> &'static [&'static Record] {
+    pub fn records(&self) -> &'static [&'static FormatRecord] {
         match self.write {
             WriteEvent::Mapped { records, .. } => records,
             WriteEvent::Native | WriteEvent::Csv(_) => &[],
@@ -147,7 +147,7 @@ impl EventFormat {
     }
 
     /// Returns the kind of record that an event becomes, if it becomes one.
-    pub fn record_of(&self, event: &Event<'_>) -> Option<&'static Record> {
+    pub fn record_of(&self, event: &Event<'_>) -> Option<&'static FormatRecord> {
         match self.write {
             WriteEvent::Mapped { choose, .. } => choose(&Facts::new(event)),
             WriteEvent::Native | WriteEvent::Csv(_) => None,
@@ -208,22 +208,22 @@ impl EventMapping {
         let value = (self.make)(&Facts::new(event));
         let mut out = Vec::new();
         value.write_json(&mut out);
-        (value != Value::Absent).then(|| String::from_utf8_lossy(&out).into_owned())
+        (value != Datum::Absent).then(|| String::from_utf8_lossy(&out).into_owned())
     }
 }
 
 /// Returns a sentence on what an event says of the sensor itself; `None` of connections and sockets.
 pub fn sentence(event: &Event<'_>) -> Option<String> {
     match mapping::message(&Facts::new(event)) {
-        Value::Made(text) => Some(text),
-        Value::Text(text) => Some(text.to_owned()),
+        Datum::Made(text) => Some(text),
+        Datum::Text(text) => Some(text.to_owned()),
         _ => None,
     }
 }
 
 /// A format in which a snapshot is written.
 #[derive(Clone, Copy, Debug)]
-pub struct RowFormat {
+pub struct SnapshotFormat {
     /// Name in `--format`.
     pub name: &'static str,
     /// What it is, in a few words.
@@ -243,10 +243,10 @@ pub struct RowFormat {
 }
 
 /// All formats of snapshots beside those of netconn.
-pub const ROW_FORMATS: &[RowFormat] = &[osquery::ROWS, limacharlie::ROWS];
+pub const ROW_FORMATS: &[SnapshotFormat] = &[osquery::ROWS, limacharlie::ROWS];
 
 /// Returns the format of snapshots with this name.
-pub fn row_format(name: &str) -> Option<&'static RowFormat> {
+pub fn row_format(name: &str) -> Option<&'static SnapshotFormat> {
     ROW_FORMATS.iter().find(|format| format.name == name)
 }
 
@@ -260,15 +260,15 @@ impl PartialEq for EventFormat {
 impl Eq for EventFormat {}
 
 /// Formats are the same by their name.
-impl PartialEq for RowFormat {
+impl PartialEq for SnapshotFormat {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name
     }
 }
 
-impl Eq for RowFormat {}
+impl Eq for SnapshotFormat {}
 
-impl RowFormat {
+impl SnapshotFormat {
     /// Appends what stands before the rows.
     pub fn begin(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self.begin);

@@ -6,10 +6,10 @@ use crate::{
     fact::{CloseReason, ConnectionStatus, EventKind, Failure},
     field::Field,
     format::{
-        EventFormat, Record, WriteEvent,
-        mapping::{self, EventMapping, Facts, map},
+        EventFormat, FormatRecord, WriteEvent,
+        mapping::{self, EventMapping, Facts, joined, map},
         syntax::Syntax,
-        value::Value,
+        value::Datum,
     },
 };
 
@@ -25,7 +25,7 @@ pub(super) const FORMAT: EventFormat = EventFormat {
     write: WriteEvent::Mapped { syntax: Syntax::Nested, records: &[&NETWORK, &LIFECYCLE, &ERROR], choose },
 };
 
-fn choose(facts: &Facts<'_>) -> Option<&'static Record> {
+fn choose(facts: &Facts<'_>) -> Option<&'static FormatRecord> {
     Some(match facts.event.kind? {
         EventKind::DataLoss => &ERROR,
         EventKind::SensorStart | EventKind::SensorStop => &LIFECYCLE,
@@ -88,15 +88,15 @@ macro_rules! class {
             map("activity_name", "string", &[Field::EventType], "The caption of it.", |facts| {
                 $activity(facts).1.into()
             }),
-            map("category_uid", "integer", &[], concat!("`", $category, "`."), |_| Value::Integer($category)),
+            map("category_uid", "integer", &[], concat!("`", $category, "`."), |_| Datum::Integer($category)),
             map("category_name", "string", &[], concat!("`", $category_name, "`."), |_| $category_name.into()),
-            map("class_uid", "integer", &[], concat!("`", $uid, "`."), |_| Value::Integer($uid)),
+            map("class_uid", "integer", &[], concat!("`", $uid, "`."), |_| Datum::Integer($uid)),
             map("class_name", "string", &[], concat!("`", $name, "`."), |_| $name.into()),
             map("type_uid", "long", &[Field::EventType], concat!("`", $uid, "` · 100 + `activity_id`."), |facts| {
-                Value::Integer($uid * 100 + $activity(facts).0)
+                Datum::Integer($uid * 100 + $activity(facts).0)
             }),
             map("type_name", "string", &[Field::EventType], "Class and activity.", |facts| {
-                Value::Made(format!(concat!($name, ": {}"), $activity(facts).1))
+                Datum::Made(format!(concat!($name, ": {}"), $activity(facts).1))
             }),
         ]
     };
@@ -118,7 +118,7 @@ const COMMON: [EventMapping; 16] = [
     map("metadata.product.version", "string", &[Field::AgentVersion], "As it is.", |facts| {
         facts.event.sensor_version.as_ref().into()
     }),
-    map("metadata.profiles", "string list", &[], "`host`, `container`.", |_| Value::Names(&["host", "container"])),
+    map("metadata.profiles", "string list", &[], "`host`, `container`.", |_| Datum::Names(&["host", "container"])),
     map("metadata.uid", "string", &[Field::EventId], "As it is.", |facts| facts.event.id.as_ref().into()),
     map("metadata.event_code", "string", &[Field::EventType], "As it is.", |facts| {
         facts.event.kind.map(EventKind::name).into()
@@ -127,45 +127,32 @@ const COMMON: [EventMapping; 16] = [
         facts.event.source_name.as_ref().into()
     }),
     map("metadata.tenant_uid", "string", &[Field::SiteId], "As it is.", |facts| facts.event.site_id.as_ref().into()),
-    map("timezone_offset", "integer", &[], "0: times are UTC.", |_| Value::Integer(0)),
+    map("timezone_offset", "integer", &[], "0: times are UTC.", |_| Datum::Integer(0)),
     map("device.type_id", "integer", &[], "0: netconn does not know whether the host is a server.", |_| {
-        Value::Integer(0)
+        Datum::Integer(0)
     }),
     map("device.hostname", "hostname", &[Field::EndpointName], "As it is.", |facts| {
         facts.event.endpoint_name.as_ref().into()
     }),
     map("device.uid", "string", &[Field::AgentUuid], "As it is.", |facts| facts.event.sensor_id.as_ref().into()),
     map("device.os.name", "string", &[Field::EndpointOs], "`linux`.", |_| "linux".into()),
-    map("device.os.type_id", "integer", &[Field::EndpointOs], "200: Linux.", |_| Value::Integer(200)),
+    map("device.os.type_id", "integer", &[Field::EndpointOs], "200: Linux.", |_| Datum::Integer(200)),
 ];
 
-static NETWORK: Record =
-    Record { title: "Network Activity (4001)", mappings: &joined::<85>(&[&NETWORK_CLASS, &COMMON, &NETWORK_MEMBERS]) };
+static NETWORK: FormatRecord = FormatRecord {
+    title: "Network Activity (4001)",
+    mappings: &joined::<85>(&[&NETWORK_CLASS, &COMMON, &NETWORK_MEMBERS]),
+};
 
-static LIFECYCLE: Record = Record {
+static LIFECYCLE: FormatRecord = FormatRecord {
     title: "Application Lifecycle (6002)",
     mappings: &joined::<33>(&[&LIFECYCLE_CLASS, &COMMON, &LIFECYCLE_MEMBERS]),
 };
 
-static ERROR: Record =
-    Record { title: "Application Error (6008)", mappings: &joined::<33>(&[&ERROR_CLASS, &COMMON, &ERROR_MEMBERS]) };
-
-/// Puts tables behind one another; `LENGTH` is how many lines they have together.
-const fn joined<const LENGTH: usize>(tables: &[&[EventMapping]]) -> [EventMapping; LENGTH] {
-    let mut all = [NETWORK_CLASS[0]; LENGTH];
-    let (mut table, mut place) = (0, 0);
-    while table < tables.len() {
-        let mut line = 0;
-        while line < tables[table].len() {
-            all[place] = tables[table][line];
-            place += 1;
-            line += 1;
-        }
-        table += 1;
-    }
-    assert!(place == LENGTH, "LENGTH is the number of lines");
-    all
-}
+static ERROR: FormatRecord = FormatRecord {
+    title: "Application Error (6008)",
+    mappings: &joined::<33>(&[&ERROR_CLASS, &COMMON, &ERROR_MEMBERS]),
+};
 
 const NETWORK_MEMBERS: [EventMapping; 61] = [
     map(
@@ -173,7 +160,7 @@ const NETWORK_MEMBERS: [EventMapping; 61] = [
         "integer",
         &[Field::ConnectionStatus],
         "1 Informational; 2 Low, if local policy refused.",
-        |facts| Value::Integer(if facts.event.status == Some(ConnectionStatus::Blocked) { 2 } else { 1 }),
+        |facts| Datum::Integer(if facts.event.status == Some(ConnectionStatus::Blocked) { 2 } else { 1 }),
     ),
     map(
         "status_id",
@@ -181,7 +168,7 @@ const NETWORK_MEMBERS: [EventMapping; 61] = [
         &[Field::ConnectionStatus],
         "1 Success; 2 Failure, also of `BLOCKED`; 0 Unknown.",
         |facts| {
-            Value::Integer(match facts.event.status {
+            Datum::Integer(match facts.event.status {
                 Some(ConnectionStatus::Success) => 1,
                 Some(ConnectionStatus::Failure | ConnectionStatus::Blocked) => 2,
                 None => 0,
@@ -204,7 +191,7 @@ const NETWORK_MEMBERS: [EventMapping; 61] = [
         &[Field::Errno, Field::CloseReason],
         "Text of the errno; of an end without one, how it ended.",
         |facts| match mapping::errno_text(facts) {
-            Value::Absent => facts.event.close_reason.map(CloseReason::name).into(),
+            Datum::Absent => facts.event.close_reason.map(CloseReason::name).into(),
             text => text,
         },
     ),
@@ -227,7 +214,7 @@ const NETWORK_MEMBERS: [EventMapping; 61] = [
         &[Field::Direction],
         "1 Source when `OUTGOING`, 2 Destination when `INCOMING` and of listeners, 4 Both within the host, 0 Unknown.",
         |facts| {
-            Value::Integer(match () {
+            Datum::Integer(match () {
                 () if facts.event.direction.is_some() && facts.is_loopback() => 4,
                 () if facts.is_outgoing() => 1,
                 () if facts.is_incoming() || facts.is_listener() => 2,
@@ -241,7 +228,7 @@ const NETWORK_MEMBERS: [EventMapping; 61] = [
         &[Field::Direction],
         "4 Local within the host, 1 Inbound when `INCOMING`, 2 Outbound when `OUTGOING`, 0 Unknown.",
         |facts| {
-            Value::Integer(match () {
+            Datum::Integer(match () {
                 () if facts.event.direction.is_some() && facts.is_loopback() => 4,
                 () if facts.is_incoming() => 1,
                 () if facts.is_outgoing() => 2,
@@ -297,7 +284,7 @@ const NETWORK_MEMBERS: [EventMapping; 61] = [
         &[Field::EndpointName, Field::Direction],
         "Name of this host, when `OUTGOING`.",
         |facts| {
-            if facts.is_outgoing() { facts.event.endpoint_name.as_ref().into() } else { Value::Absent }
+            if facts.is_outgoing() { facts.event.endpoint_name.as_ref().into() } else { Datum::Absent }
         },
     ),
     map(
@@ -306,7 +293,7 @@ const NETWORK_MEMBERS: [EventMapping; 61] = [
         &[Field::Interface, Field::Direction],
         "The interface of this end, when `OUTGOING`.",
         |facts| {
-            if facts.is_outgoing() { facts.event.interface.as_ref().into() } else { Value::Absent }
+            if facts.is_outgoing() { facts.event.interface.as_ref().into() } else { Datum::Absent }
         },
     ),
     map(
@@ -325,7 +312,7 @@ const NETWORK_MEMBERS: [EventMapping; 61] = [
         &[Field::EndpointName, Field::Direction],
         "Name of this host, when `INCOMING` and of sockets without a direction.",
         |facts| {
-            if facts.is_outgoing() { Value::Absent } else { facts.event.endpoint_name.as_ref().into() }
+            if facts.is_outgoing() { Datum::Absent } else { facts.event.endpoint_name.as_ref().into() }
         },
     ),
     map(
@@ -334,7 +321,7 @@ const NETWORK_MEMBERS: [EventMapping; 61] = [
         &[Field::Interface, Field::Direction],
         "The interface of this end, when `INCOMING` and of sockets without a direction.",
         |facts| {
-            if facts.is_outgoing() { Value::Absent } else { facts.event.interface.as_ref().into() }
+            if facts.is_outgoing() { Datum::Absent } else { facts.event.interface.as_ref().into() }
         },
     ),
     map("actor.process.pid", "integer", &[Field::ProcessPid], "As it is.", |facts| facts.event.pid.into()),
@@ -361,7 +348,7 @@ const NETWORK_MEMBERS: [EventMapping; 61] = [
         facts.event.executable.as_ref().map(|_| 1_i64).into()
     }),
     map("actor.process.user.uid", "string", &[Field::ProcessUserId], "Digits.", |facts| {
-        facts.event.user_id.map_or(Value::Absent, |id| Value::Digits(id.into()))
+        facts.event.user_id.map_or(Datum::Absent, |id| Datum::Digits(id.into()))
     }),
     map("actor.process.user.name", "string", &[Field::ProcessUser], "As it is.", |facts| {
         facts.event.user.as_ref().into()
@@ -456,10 +443,10 @@ const NETWORK_MEMBERS: [EventMapping; 61] = [
 ];
 
 /// Ports are those of TCP and UDP; other protocols of raw sockets have none.
-fn with_ports<'a>(facts: &Facts<'a>, port: Option<u16>) -> Value<'a> {
+fn with_ports<'a>(facts: &Facts<'a>, port: Option<u16>) -> Datum<'a> {
     match facts.protocol {
         Some(IPPROTO_TCP | IPPROTO_UDP) => port.into(),
-        _ => Value::Absent,
+        _ => Datum::Absent,
     }
 }
 
@@ -468,7 +455,7 @@ const LIFECYCLE_MEMBERS: [EventMapping; 9] = [
     map("device.os.kernel_release", "string", &[Field::KernelRelease], "On `Sensor Start`.", |facts| {
         facts.event.kernel_release.as_ref().into()
     }),
-    map("severity_id", "integer", &[], "1 Informational.", |_| Value::Integer(1)),
+    map("severity_id", "integer", &[], "1 Informational.", |_| Datum::Integer(1)),
     map("app.name", "string", &[], "`netconn`.", |_| "netconn".into()),
     map("app.vendor_name", "string", &[], "`netconn`.", |_| "netconn".into()),
     map("app.version", "string", &[Field::AgentVersion], "As it is.", |facts| {
@@ -485,7 +472,7 @@ const LIFECYCLE_MEMBERS: [EventMapping; 9] = [
 ];
 
 const ERROR_MEMBERS: [EventMapping; 9] = [
-    map("severity_id", "integer", &[], "3 Medium: something is missing in what is seen.", |_| Value::Integer(3)),
+    map("severity_id", "integer", &[], "3 Medium: something is missing in what is seen.", |_| Datum::Integer(3)),
     map("message", "string", &[Field::LossCount, Field::LossStage, Field::LossOutput], "A sentence.", mapping::message),
     map("count", "integer", &[Field::LossCount], "As it is.", |facts| facts.event.loss_count.into()),
     map("start_time", "timestamp", &[Field::LossFrom], "As it is.", |facts| facts.event.loss_from_ms.into()),

@@ -6,10 +6,10 @@ use crate::{
     fact::{EventKind, protocol_number},
     field::Field,
     format::{
-        EventFormat, Record, RowFormat, WriteEvent,
+        EventFormat, FormatRecord, SnapshotFormat, WriteEvent,
         mapping::{Facts, map, map_row},
         syntax::Syntax,
-        value::{TimeForm, Value},
+        value::{Datum, TimeForm},
     },
     row::RowField,
 };
@@ -28,7 +28,7 @@ pub(super) const FORMAT: EventFormat = EventFormat {
 };
 
 /// Snapshots.
-pub(super) const ROWS: RowFormat = RowFormat {
+pub(super) const ROWS: SnapshotFormat = SnapshotFormat {
     name: "osquery",
     meaning: "osquery's process_open_sockets, a JSON array of rows as of osqueryi --json",
     about: "Table `process_open_sockets` of osquery 5.23.1 (`specs/process_open_sockets.table`), a row for each descriptor of each process, as \
@@ -42,18 +42,18 @@ pub(super) const ROWS: RowFormat = RowFormat {
             "Of the holder; `-1`, if none is known.",
             |facts| {
                 let pid = facts.holder.map(|holder| holder.pid).or(facts.row.pid);
-                Value::Digits(pid.map_or(-1, i64::from))
+                Datum::Digits(pid.map_or(-1, i64::from))
             },
         ),
         map_row("fd", "BIGINT", &[RowField::Holders], "Of the holder; `-1`, if none is known.", |facts| {
-            Value::Digits(facts.holder.map_or(-1, |holder| holder.fd.into()))
+            Datum::Digits(facts.holder.map_or(-1, |holder| holder.fd.into()))
         }),
         map_row("socket", "BIGINT", &[RowField::Inode], "Inode of the socket; `0`, if it is not known.", |facts| {
-            Value::Digits(facts.row.inode.and_then(|inode| i64::try_from(inode).ok()).unwrap_or(0))
+            Datum::Digits(facts.row.inode.and_then(|inode| i64::try_from(inode).ok()).unwrap_or(0))
         }),
         map_row("family", "INTEGER", &[RowField::LocalAddress], "`2` or `10`.", |facts| {
             let address = facts.row.local_address.or(facts.row.remote_address);
-            Value::Digits(FAMILIES[usize::from(address.is_some_and(|address| address.is_ipv6()))])
+            Datum::Digits(FAMILIES[usize::from(address.is_some_and(|address| address.is_ipv6()))])
         }),
         map_row("protocol", "INTEGER", &[RowField::Protocol], "Number in the header of IP.", |facts| {
             facts
@@ -61,7 +61,7 @@ pub(super) const ROWS: RowFormat = RowFormat {
                 .protocol
                 .as_deref()
                 .and_then(protocol_number)
-                .map_or(Value::Absent, |number| Value::Digits(number.into()))
+                .map_or(Datum::Absent, |number| Datum::Digits(number.into()))
         }),
         map_row("local_address", "TEXT", &[RowField::LocalAddress], "As it is.", |facts| {
             facts.row.local_address.into()
@@ -74,10 +74,10 @@ pub(super) const ROWS: RowFormat = RowFormat {
             }
         }),
         map_row("local_port", "INTEGER", &[RowField::LocalPort], "`0`, if there is none.", |facts| {
-            Value::Digits(facts.row.local_port.unwrap_or(0).into())
+            Datum::Digits(facts.row.local_port.unwrap_or(0).into())
         }),
         map_row("remote_port", "INTEGER", &[RowField::RemotePort], "`0` of listeners.", |facts| {
-            Value::Digits(facts.row.remote_port.unwrap_or(0).into())
+            Datum::Digits(facts.row.remote_port.unwrap_or(0).into())
         }),
         map_row(
             "state",
@@ -92,7 +92,7 @@ pub(super) const ROWS: RowFormat = RowFormat {
             },
         ),
         map_row("net_namespace", "TEXT", &[RowField::Namespace], "As it is.", |facts| {
-            facts.row.namespace.map_or(Value::Absent, |inode| Value::Digits(inode.into()))
+            facts.row.namespace.map_or(Datum::Absent, |inode| Datum::Digits(inode.into()))
         }),
     ],
     syntax: Syntax::Flat,
@@ -102,15 +102,15 @@ pub(super) const ROWS: RowFormat = RowFormat {
     wants_holders: true,
 };
 
-fn choose(facts: &Facts<'_>) -> Option<&'static Record> {
+fn choose(facts: &Facts<'_>) -> Option<&'static FormatRecord> {
     matches!(facts.event.kind, Some(EventKind::Connect | EventKind::Listen)).then_some(&SOCKET_EVENTS)
 }
 
-fn digits<'a>(number: Option<impl Into<i64>>) -> Value<'a> {
-    number.map_or(Value::Absent, |number| Value::Digits(number.into()))
+fn digits<'a>(number: Option<impl Into<i64>>) -> Datum<'a> {
+    number.map_or(Datum::Absent, |number| Datum::Digits(number.into()))
 }
 
-static SOCKET_EVENTS: Record = Record {
+static SOCKET_EVENTS: FormatRecord = FormatRecord {
     title: "socket_events",
     mappings: &[
         map("name", "TEXT", &[], "`socket_events`.", |_| "socket_events".into()),
@@ -123,9 +123,9 @@ static SOCKET_EVENTS: Record = Record {
         map("unixTime", "BIGINT", &[Field::EventTime], "Whole seconds.", |facts| {
             facts.milliseconds().map(|time| time.div_euclid(1000)).into()
         }),
-        map("epoch", "BIGINT", &[], "0.", |_| Value::Integer(0)),
-        map("counter", "BIGINT", &[], "0.", |_| Value::Integer(0)),
-        map("numerics", "boolean", &[], "`false`: values are texts.", |_| Value::Boolean(false)),
+        map("epoch", "BIGINT", &[], "0.", |_| Datum::Integer(0)),
+        map("counter", "BIGINT", &[], "0.", |_| Datum::Integer(0)),
+        map("numerics", "boolean", &[], "`false`: values are texts.", |_| Datum::Boolean(false)),
         map(
             "columns.action",
             "TEXT",
@@ -175,9 +175,9 @@ static SOCKET_EVENTS: Record = Record {
     ],
 };
 
-fn of_ports<'a>(facts: &Facts<'a>, port: Option<u16>) -> Value<'a> {
+fn of_ports<'a>(facts: &Facts<'a>, port: Option<u16>) -> Datum<'a> {
     match facts.protocol {
         Some(IPPROTO_TCP | IPPROTO_UDP) => digits(port),
-        _ => Value::Absent,
+        _ => Datum::Absent,
     }
 }

@@ -1,6 +1,6 @@
 //! How members are put together to a line: as nested or flat JSON, as columns of Zeek's logs, as CEF.
 
-use crate::format::{mapping::Mapping, value::Value};
+use crate::format::{mapping::Mapping, value::Datum};
 
 /// How the members of a record stand on its line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ impl Syntax {
     pub(super) fn write<'v, From, Make: Copy>(
         self,
         mappings: &'static [Mapping<From, Make>],
-        make: impl Fn(Make) -> Value<'v>,
+        make: impl Fn(Make) -> Datum<'v>,
         out: &mut Vec<u8>,
     ) {
         match self {
@@ -38,13 +38,13 @@ impl Syntax {
 
 fn flat<'v, From, Make: Copy>(
     mappings: &'static [Mapping<From, Make>],
-    make: impl Fn(Make) -> Value<'v>,
+    make: impl Fn(Make) -> Datum<'v>,
     out: &mut Vec<u8>,
 ) {
     let mut separator = b'{';
     for mapping in mappings {
         let value = make(mapping.make);
-        if value != Value::Absent {
+        if value != Datum::Absent {
             out.push(separator);
             separator = b',';
             key(mapping.theirs, out);
@@ -66,7 +66,7 @@ fn key(name: &str, out: &mut Vec<u8>) {
 
 fn nested<'v, From, Make: Copy>(
     mappings: &'static [Mapping<From, Make>],
-    make: impl Fn(Make) -> Value<'v>,
+    make: impl Fn(Make) -> Datum<'v>,
     out: &mut Vec<u8>,
 ) {
     out.push(b'{');
@@ -74,7 +74,7 @@ fn nested<'v, From, Make: Copy>(
     let mut open = "";
     for mapping in mappings {
         let value = make(mapping.make);
-        if value == Value::Absent {
+        if value == Datum::Absent {
             continue;
         }
         let (way, name) = mapping.theirs.rsplit_once('.').unwrap_or(("", mapping.theirs));
@@ -149,7 +149,7 @@ fn close(way: &str, out: &mut Vec<u8>) {
 /// first character escaped.
 fn tabs<'v, From, Make: Copy>(
     mappings: &'static [Mapping<From, Make>],
-    make: impl Fn(Make) -> Value<'v>,
+    make: impl Fn(Make) -> Datum<'v>,
     out: &mut Vec<u8>,
 ) {
     for (place, mapping) in mappings.iter().enumerate() {
@@ -158,8 +158,8 @@ fn tabs<'v, From, Make: Copy>(
         }
         let value = make(mapping.make);
         match &value {
-            Value::Absent => out.push(b'-'),
-            Value::Boolean(value) => out.push(if *value { b'T' } else { b'F' }),
+            Datum::Absent => out.push(b'-'),
+            Datum::Boolean(value) => out.push(if *value { b'T' } else { b'F' }),
             value => match value.free_text() {
                 Some("") => out.extend_from_slice(b"(empty)"),
                 Some("-") => out.extend_from_slice(b"\\x2d"),
@@ -189,7 +189,7 @@ fn tab_text(text: &str, out: &mut Vec<u8>) {
 
 fn cef<'v, From, Make: Copy>(
     mappings: &'static [Mapping<From, Make>],
-    make: impl Fn(Make) -> Value<'v>,
+    make: impl Fn(Make) -> Datum<'v>,
     out: &mut Vec<u8>,
 ) {
     let (head, extension) = mappings.split_at(CEF_HEAD.min(mappings.len()));
@@ -206,7 +206,7 @@ fn cef<'v, From, Make: Copy>(
     for mapping in extension {
         let value = make(mapping.make);
         // A name without a value makes readers take the next name for its value.
-        if value == Value::Absent || value.free_text() == Some("") {
+        if value == Datum::Absent || value.free_text() == Some("") {
             continue;
         }
         if out.len() != start {

@@ -22,9 +22,9 @@ const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop
 /// Digits of base 62 that 96 bits take.
 const UID_DIGITS: usize = 17;
 
-/// The value of a member in another format.
+/// The value of a member in another format. Not called value, which the language has.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Value<'a> {
+pub enum Datum<'a> {
     /// Not known, or not there in this kind of event: the member is left out.
     Absent,
     /// Text.
@@ -74,49 +74,49 @@ pub enum TimeForm {
     Calendar,
 }
 
-impl<'a, T: Into<Value<'a>>> From<Option<T>> for Value<'a> {
+impl<'a, T: Into<Datum<'a>>> From<Option<T>> for Datum<'a> {
     fn from(value: Option<T>) -> Self {
         value.map_or(Self::Absent, T::into)
     }
 }
 
-impl<'a> From<&'a str> for Value<'a> {
+impl<'a> From<&'a str> for Datum<'a> {
     fn from(text: &'a str) -> Self {
         Self::Text(text)
     }
 }
 
-impl<'a> From<&'a Text<'_>> for Value<'a> {
+impl<'a> From<&'a Text<'_>> for Datum<'a> {
     fn from(text: &'a Text<'_>) -> Self {
         Self::Text(text)
     }
 }
 
-impl<'a> From<&'a PlainText<'_>> for Value<'a> {
+impl<'a> From<&'a PlainText<'_>> for Datum<'a> {
     fn from(text: &'a PlainText<'_>) -> Self {
         Self::Text(text)
     }
 }
 
-impl From<CommunityId> for Value<'_> {
+impl From<CommunityId> for Datum<'_> {
     fn from(id: CommunityId) -> Self {
         Self::CommunityId(id)
     }
 }
 
-impl From<IpAddr> for Value<'_> {
+impl From<IpAddr> for Datum<'_> {
     fn from(address: IpAddr) -> Self {
         Self::Address(address)
     }
 }
 
-impl From<bool> for Value<'_> {
+impl From<bool> for Datum<'_> {
     fn from(value: bool) -> Self {
         Self::Boolean(value)
     }
 }
 
-impl From<u64> for Value<'_> {
+impl From<u64> for Datum<'_> {
     fn from(number: u64) -> Self {
         Self::Unsigned(number)
     }
@@ -124,7 +124,7 @@ impl From<u64> for Value<'_> {
 
 macro_rules! integers {
     ($($type:ty),+) => {$(
-        impl From<$type> for Value<'_> {
+        impl From<$type> for Datum<'_> {
             fn from(number: $type) -> Self {
                 Self::Integer(number.into())
             }
@@ -240,7 +240,7 @@ pub(super) fn push_time(out: &mut Vec<u8>, moment: Moment, form: TimeForm) {
     }
 }
 
-impl Value<'_> {
+impl Datum<'_> {
     /// Returns the text that needs the format's escapes, if the value is one.
     pub(super) fn free_text(&self) -> Option<&str> {
         match self {
@@ -335,7 +335,7 @@ mod tests {
 
     use super::*;
 
-    fn plain(value: &Value<'_>) -> String {
+    fn plain(value: &Datum<'_>) -> String {
         let mut out = Vec::new();
         value.write_plain(&mut out);
         String::from_utf8(out).unwrap()
@@ -344,22 +344,22 @@ mod tests {
     #[test]
     fn moments_have_the_forms_of_each_format() {
         let moment = Moment(1_767_225_600_012_345_678);
-        let text = |form| plain(&Value::Time(moment, form));
+        let text = |form| plain(&Datum::Time(moment, form));
         assert_eq!(text(TimeForm::Rfc3339), "2026-01-01T00:00:00.012345678Z");
         assert_eq!(text(TimeForm::Microseconds), "2026-01-01T00:00:00.012345+0000");
         assert_eq!(text(TimeForm::Plain), "2026-01-01 00:00:00");
         assert_eq!(text(TimeForm::Hyphens), "2026-01-01-00-00-00");
         assert_eq!(text(TimeForm::Calendar), "Thu Jan  1 00:00:00 2026 UTC");
-        assert_eq!(plain(&Value::Seconds(moment.0)), "1767225600.012345");
-        assert_eq!(plain(&Value::Seconds(-1_500_000_000)), "-1.500000");
+        assert_eq!(plain(&Datum::Seconds(moment.0)), "1767225600.012345");
+        assert_eq!(plain(&Datum::Seconds(-1_500_000_000)), "-1.500000");
     }
 
     #[test]
     fn identities_are_of_their_text_and_stay() {
-        assert_eq!(plain(&Value::Uid("a")), plain(&Value::Uid("a")));
-        assert_ne!(plain(&Value::Uid("a")), plain(&Value::Uid("b")));
+        assert_eq!(plain(&Datum::Uid("a")), plain(&Datum::Uid("a")));
+        assert_ne!(plain(&Datum::Uid("a")), plain(&Datum::Uid("b")));
         // SHA-1 of "abc" begins with a9993e364706816aba3e25717850c26c (FIPS 180-4, example 1).
-        assert_eq!(plain(&Value::Hex("abc")), "a9993e364706816aba3e25717850c26c");
+        assert_eq!(plain(&Datum::Hex("abc")), "a9993e364706816aba3e25717850c26c");
         assert_eq!(number_of("abc"), (0xa999_3e36_4706_816a_u64.cast_signed() >> 11) & ((1 << 53) - 1));
     }
 
@@ -367,12 +367,12 @@ mod tests {
         #[test]
         fn moments_are_those_of_the_calendar(nanoseconds: i64) {
             let moment = Moment(nanoseconds);
-            prop_assert_eq!(plain(&Value::Time(moment, TimeForm::Rfc3339)), moment.to_string());
+            prop_assert_eq!(plain(&Datum::Time(moment, TimeForm::Rfc3339)), moment.to_string());
         }
 
         #[test]
         fn uids_have_one_length(text: String) {
-            let uid = plain(&Value::Uid(&text));
+            let uid = plain(&Datum::Uid(&text));
             prop_assert_eq!(uid.len(), 18);
             prop_assert!(uid.starts_with('C') && uid.chars().all(|digit| digit.is_ascii_alphanumeric()));
             prop_assert!((0..1_i64 << 53).contains(&number_of(&text)));

@@ -6,10 +6,10 @@ use crate::{
     fact::{CloseReason, Failure},
     field::Field,
     format::{
-        EventFormat, Record, WriteEvent,
+        EventFormat, FormatRecord, WriteEvent,
         mapping::{EventMapping, Facts, map},
         syntax::Syntax,
-        value::{TimeForm, Value, push_time},
+        value::{Datum, TimeForm, push_time},
     },
     moment::Moment,
 };
@@ -37,7 +37,7 @@ pub(super) const TSV: EventFormat = EventFormat {
     write: WriteEvent::Mapped { syntax: Syntax::Tabs, records: &[&CONN], choose },
 };
 
-fn choose(facts: &Facts<'_>) -> Option<&'static Record> {
+fn choose(facts: &Facts<'_>) -> Option<&'static FormatRecord> {
     facts.is_last().then_some(&CONN)
 }
 
@@ -62,7 +62,7 @@ fn head(out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-static CONN: Record = Record {
+static CONN: FormatRecord = FormatRecord {
     title: "conn.log",
     mappings: &[
         map(
@@ -72,11 +72,11 @@ static CONN: Record = Record {
             "When it began, seconds. Of an attempt that failed, when it did; of a flow that ended by silence, later by that silence, which is not known.",
             |facts| {
                 let began = facts.duration_ns().and_then(|duration| facts.moment()?.0.checked_sub(duration));
-                began.or(facts.moment().map(|moment| moment.0)).map_or(Value::Absent, Value::Seconds)
+                began.or(facts.moment().map(|moment| moment.0)).map_or(Datum::Absent, Datum::Seconds)
             },
         ),
         map("uid", "string", &[Field::ConnectionId], "`C` and 17 digits of base 62 of a hash (SHA-1).", |facts| {
-            facts.event.connection_id.as_deref().map_or(Value::Absent, Value::Uid)
+            facts.event.connection_id.as_deref().map_or(Datum::Absent, Datum::Uid)
         }),
         map(
             "id.orig_h",
@@ -108,11 +108,11 @@ static CONN: Record = Record {
                 Some(IPPROTO_UDP) => "udp".into(),
                 _ if facts.is_icmp() => "icmp".into(),
                 Some(_) => "unknown_transport".into(),
-                None => Value::Absent,
+                None => Datum::Absent,
             },
         ),
         map("duration", "interval", &[Field::DurationMs], "Seconds.", |facts| {
-            facts.duration_ns().map_or(Value::Absent, Value::Seconds)
+            facts.duration_ns().map_or(Datum::Absent, Datum::Seconds)
         }),
         map(
             "orig_bytes",
@@ -141,7 +141,7 @@ static CONN: Record = Record {
         map("local_resp", "bool", &[Field::Direction], "Whether the responder is on this host.", |facts| {
             facts.event.direction.map(|_| facts.is_incoming() || facts.is_loopback()).into()
         }),
-        map("missed_bytes", "count", &[], "0: the kernel counts what it delivers.", |_| Value::Integer(0)),
+        map("missed_bytes", "count", &[], "0: the kernel counts what it delivers.", |_| Datum::Integer(0)),
         map(
             "orig_pkts",
             "count",
@@ -186,14 +186,14 @@ static CONN: Record = Record {
     ],
 };
 
-fn conn_state<'a>(facts: &Facts<'a>) -> Value<'a> {
+fn conn_state<'a>(facts: &Facts<'a>) -> Datum<'a> {
     let event = facts.event;
     if facts.is_icmp() || event.raw == Some(true) || event.preexisting == Some(true) {
         return "OTH".into();
     }
     // A reset of one end is that of the initiator or of the responder, by who began.
     let reset_by = |is_local: bool| if is_local == facts.is_outgoing() { "RSTO" } else { "RSTR" };
-    Value::Text(match (event.failure, event.close_reason) {
+    Datum::Text(match (event.failure, event.close_reason) {
         // Before the flows: a refused flow ends, too.
         (Some(Failure::Refused), _) => "REJ",
         (Some(Failure::Reset), _) => reset_by(false),

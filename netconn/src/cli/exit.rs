@@ -9,7 +9,7 @@ use crate::{
     cli::{expression::RefusedCondition, list::NoPlace},
     forget::ForgetError,
     kernel::{load::LoadError, preflight::Unfit},
-    process::redact::PatternError,
+    process::redact::RedactError,
     rules::RuleError,
     search_program::NotInstalled,
     server::BindError,
@@ -49,7 +49,7 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
     if cause.is::<Unfit>() || cause.is::<NotInstalled>() {
         return Some(Exit::Unavailable);
     }
-    if cause.is::<RuleError>() || cause.is::<PatternError>() {
+    if cause.is::<RuleError>() || cause.is::<RedactError>() {
         return Some(Exit::Configuration);
     }
     // Another path solves it, so this is a matter of configuration.

@@ -9,7 +9,7 @@ use clap::{
 };
 use netconn_model::{
     csv_cell::CsvCells,
-    format::{self, ROW_FORMATS, RowFormat},
+    format::{self, ROW_FORMATS, SnapshotFormat},
 };
 
 /// The form of a list.
@@ -26,7 +26,7 @@ pub(super) enum Format {
     /// The same with all texts as they are, for programs.
     CsvRaw,
     /// What another program writes.
-    Other(&'static RowFormat),
+    Other(&'static SnapshotFormat),
 }
 
 /// The forms that netconn has of its own, with their help.
@@ -49,7 +49,7 @@ impl Format {
     }
 
     /// Returns the format of another program, if it is one.
-    pub(super) fn other(self) -> Option<&'static RowFormat> {
+    pub(super) fn other(self) -> Option<&'static SnapshotFormat> {
         if let Self::Other(format) = self { Some(format) } else { None }
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use anyhow::Result;
 use netconn_model::{
     csv_cell::CsvCells,
-    format::RowFormat,
+    format::SnapshotFormat,
     row::{self, MoreColumns, ROW_FIELDS, Row, RowField, RowSection},
     snapshot::{self, SnapshotLine},
     socket_kind::SocketKind,
@@ -189,7 +189,7 @@ enum Printer {
     Ndjson(BufWriter<Out>),
     Csv(Box<csv::Writer<Out>>, Vec<RowField>, CsvCells),
     /// With the bytes that were made last, and whether a row was written.
-    Other(BufWriter<Out>, &'static RowFormat, Vec<u8>, bool),
+    Other(BufWriter<Out>, &'static SnapshotFormat, Vec<u8>, bool),
     Table(Table<BufWriter<Out>>),
 }
 

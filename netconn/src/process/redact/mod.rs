@@ -29,7 +29,7 @@ const LOOKS_MAX: usize = 4;
 /// A pattern of the configuration that cannot be used.
 #[derive(Debug, Error)]
 #[error("redact_patterns in the configuration: {0}")]
-pub struct PatternError(String);
+pub struct RedactError(String);
 
 /// Finds secrets in command lines and titles.
 #[derive(Debug)]
@@ -97,20 +97,20 @@ impl Redactor {
     /// # Errors
     ///
     /// When a pattern is none, matches an empty text, or there are too many.
-    pub fn new(is_on: bool, patterns: &[String]) -> Result<Self, PatternError> {
+    pub fn new(is_on: bool, patterns: &[String]) -> Result<Self, RedactError> {
         if patterns.len() > PATTERNS_MAX {
-            return Err(PatternError(format!("there are {}; {PATTERNS_MAX} are possible", patterns.len())));
+            return Err(RedactError(format!("there are {}; {PATTERNS_MAX} are possible", patterns.len())));
         }
         let compile = |(index, text): (usize, &String)| {
             let number = index + 1;
             let built = regex::RegexBuilder::new(text).size_limit(PATTERN_BYTES_MAX).build();
             let pattern = built.map_err(|error| {
-                PatternError(format!("pattern {number} is no regular expression that can be used:\n{error}"))
+                RedactError(format!("pattern {number} is no regular expression that can be used:\n{error}"))
             })?;
             if pattern.is_match("") {
                 let message =
                     format!("pattern {number}, `{text}`, matches an empty text: it must match at least one character");
-                return Err(PatternError(message));
+                return Err(RedactError(message));
             }
             Ok(pattern)
         };
