@@ -9,6 +9,9 @@ use crate::{check, command, is_root};
 /// A program and its Debian package.
 pub type NeededProgram = (&'static str, &'static str);
 
+/// Programs that the unit tests run: they compress the files that searches read.
+pub const UNIT: [NeededProgram; 2] = [("bzip2", "bzip2"), ("xz", "xz-utils")];
+
 /// Programs that the live tests run.
 pub const LIVE: [NeededProgram; 17] = [
     ("nginx", "nginx"),
@@ -74,7 +77,7 @@ fn missing(needed: &[NeededProgram]) -> impl Iterator<Item = &NeededProgram> {
 ///
 /// apt cannot be run, or it fails.
 pub fn install() -> Result<()> {
-    let needed = [&LIVE[..], &ORACLE, &FORMATS, &GUESTS, &SERVICE, &PACKAGING].concat();
+    let needed = [&UNIT[..], &LIVE, &ORACLE, &FORMATS, &GUESTS, &SERVICE, &PACKAGING].concat();
     let mut packages: Vec<_> = missing(&needed).map(|(_, package)| *package).collect();
     // Programs of the same package are neighbours in the lists.
     packages.dedup();

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use xtask::{cargo, check, is_root, packages};
 
-use crate::{dist, ebpf, formats, tidy, vm};
+use crate::{dist, ebpf, formats, systemd, tidy, vm};
 
 /// The test that is a separate step because it needs Python.
 const ORACLE: &str = "python_gives_the_same_rows";
@@ -114,7 +114,7 @@ fn all_steps(install: bool) -> Vec<TestStep> {
         TestStep { name: "tidy", obstacle: None, run: |_| tidy::run().map(|()| StepResults::default()) },
         TestStep { name: "unused dependencies", obstacle: tool, run: |_| run_machete() },
         TestStep { name: "clippy", obstacle: None, run: |_| run_clippy() },
-        TestStep { name: "unit tests", obstacle: None, run: run_unit_tests },
+        TestStep { name: "unit tests", obstacle: packages::obstacle(&packages::UNIT), run: run_unit_tests },
         TestStep {
             name: "search against Python",
             obstacle: packages::obstacle(&packages::ORACLE),
@@ -135,6 +135,7 @@ fn all_steps(install: bool) -> Vec<TestStep> {
             obstacle: dist::check::obstacle(),
             run: |_| dist::check::run().map(|()| StepResults::default()),
         },
+        TestStep { name: "service", obstacle: systemd::obstacle(), run: |_| run_service() },
         TestStep { name: "live tests", obstacle: live_obstacle(), run: run_live_tests },
         TestStep { name: "kernel matrix", obstacle: live_obstacle().or_else(vm::obstacle), run: |_| run_matrix() },
     ]
@@ -143,7 +144,7 @@ fn all_steps(install: bool) -> Vec<TestStep> {
 /// Returns the steps that can run tests by name.
 fn named_steps(name: &str) -> Vec<TestStep> {
     let mut steps = vec![
-        TestStep { name: "unit tests", obstacle: None, run: run_unit_tests },
+        TestStep { name: "unit tests", obstacle: packages::obstacle(&packages::UNIT), run: run_unit_tests },
         TestStep { name: "live tests", obstacle: live_obstacle(), run: run_live_tests },
     ];
     if ORACLE.contains(name) {
@@ -256,6 +257,12 @@ fn run_live_tests(name: &str) -> Result<StepResults> {
     let chosen = ["--", "--test-threads", "1", name];
     let chosen = if name.is_empty() { &chosen[..3] } else { &chosen };
     cargo_test(&mut cargo(&[&arguments[..], chosen].concat()))
+}
+
+/// Tries the packages that the step before has made, if it could.
+fn run_service() -> Result<StepResults> {
+    let packages = dist::check::made();
+    systemd::run(packages.is_dir().then_some(packages.as_path()), None).map(|()| StepResults::default())
 }
 
 fn run_matrix() -> Result<StepResults> {

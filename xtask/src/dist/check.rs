@@ -24,6 +24,11 @@ pub(crate) fn obstacle() -> Option<String> {
     packages::obstacle(&packages::PACKAGING).or_else(toolchain::obstacle)
 }
 
+/// Returns the folder in which [`run`] leaves the packages of netconn for this machine.
+pub(crate) fn made() -> PathBuf {
+    output().join("check").join("first")
+}
+
 /// Makes the packages of netconn for this machine twice and those of netconn-search from a debug build, and checks them.
 pub(crate) fn run() -> Result<()> {
     if let Some(reason) = obstacle() {
@@ -31,7 +36,7 @@ pub(crate) fn run() -> Result<()> {
     }
     let host = Architecture::host().context("packages are made on x86_64 and aarch64 only")?;
     let release = Release::read()?;
-    let folders = ["first", "second"].map(|name| output().join("check").join(name));
+    let folders = [made(), output().join("check").join("second")];
     for folder in &folders {
         empty(folder)?;
         make(&[Package::Netconn], host, &release, folder)?;
