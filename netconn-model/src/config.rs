@@ -327,6 +327,35 @@ mod tests {
     }
 
     #[test]
+    fn texts_of_several_lines_stay_what_they_are() {
+        let nasty = [
+            "a\nsocket = 'x'\n\n[search]\n",
+            "\n",
+            "\"\"\"\n'''\n]",
+            "x '''\ny \"\"\" z\n",
+            "it's\n\"quoted\" \\",
+            "''\n''",
+            "\"\"\n\"\"",
+            "'''",
+            "a\r\nb",
+        ];
+        for text in nasty {
+            let config = Config {
+                site_id: Some(text.into()),
+                data_source: text.into(),
+                exclude: vec!["first".into(), text.into(), text.into(), "last".into()],
+                history_days: 7,
+                ..Config::default()
+            };
+            let written = Config::with_comments(&config.to_toml());
+            assert_eq!(Config::parse(&written).unwrap(), config, "{written}");
+            for setting in Config::SETTINGS.iter().filter(|setting| setting.name != "search") {
+                assert!(written.contains(setting.name), "{}: {written}", setting.name);
+            }
+        }
+    }
+
+    #[test]
     fn comments_change_nothing_and_the_template_sets_nothing() {
         let config =
             Config { history_days: 7, exclude: vec!["a = 1".into()], site_id: Some("a".into()), ..Config::default() };

@@ -9,7 +9,10 @@ use std::{
 
 use toml::{Table, Value, de::DeTable};
 
-use crate::config::{Config, ConfigError, DEFAULT_FILE};
+use crate::{
+    config::{Config, ConfigError, DEFAULT_FILE},
+    settings::TextLines,
+};
 
 /// Folder of the drop-ins: files that end in [`DROP_IN`], in the order of their names. Of two that give the same setting the later one
 /// holds, and each of them holds before the main file.
@@ -104,14 +107,11 @@ impl Loaded {
 
     /// Returns the settings as a file, with every setting, and behind those that a file gives the place.
     pub fn to_toml(&self) -> String {
-        let (mut section, mut text, mut is_in_text) = (String::new(), String::new(), false);
+        let (mut section, mut text, mut texts) = (String::new(), String::new(), TextLines::default());
         for line in self.config.to_toml().lines() {
             text.push_str(line);
-            // Texts of several lines have nothing that could be a setting, and no comments.
-            let quotes = line.matches("\"\"\"").count() + line.matches("'''").count();
-            let was_in_text = is_in_text;
-            is_in_text ^= quotes % 2 == 1;
-            if was_in_text || is_in_text {
+            // Texts of several lines have nothing that could be a setting, and no comments; nor has the line before them.
+            if texts.is_inside(line) || texts.is_open() {
                 text.push('\n');
                 continue;
             }

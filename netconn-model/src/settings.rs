@@ -85,6 +85,37 @@ pub(crate) fn with_comments(toml: &str, tables: &[(&str, &[Setting])], hidden: b
     text
 }
 
+/// Knows which lines of a file that [`crate::config::Config::to_toml`] has made are inside a text of several lines: those may look like
+/// anything.
+#[derive(Debug, Default)]
+pub(crate) struct TextLines {
+    /// What ends the text that is open.
+    end: Option<&'static str>,
+}
+
+impl TextLines {
+    /// Returns whether the next line is inside a text.
+    pub(crate) fn is_open(&self) -> bool {
+        self.end.is_some()
+    }
+
+    /// Takes the next line. Returns whether it is inside a text, or the end of one.
+    pub(crate) fn is_inside(&mut self, line: &str) -> bool {
+        if let Some(end) = self.end {
+            // Three quotes do not occur in a text between three quotes.
+            if line.contains(end) {
+                self.end = None;
+            }
+            return true;
+        }
+        // The text begins on the next line.
+        self.end = ["\"\"\"", "'''"].into_iter().find(|quotes| {
+            line.strip_suffix(quotes).is_some_and(|rest| rest.trim().is_empty() || rest.ends_with(" = "))
+        });
+        false
+    }
+}
+
 /// Returns whether a line begins the value of a setting.
 fn is_of(line: &str, name: &str) -> bool {
     line.strip_prefix(name).is_some_and(|rest| rest.trim_start().starts_with('='))
@@ -92,16 +123,21 @@ fn is_of(line: &str, name: &str) -> bool {
 
 /// Returns the settings that stand in a table of a file.
 fn blocks<'a>(toml: &'a str, table: &str) -> Vec<Block<'a>> {
-    let (mut current, mut blocks) = ("", Vec::<Block<'_>>::new());
-    for line in toml.lines().filter(|line| !line.is_empty()) {
-        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            current = name;
-        } else if current == table {
-            match blocks.last_mut() {
-                // An element of a list, or its end.
-                Some(block) if line.starts_with([' ', ']']) => block.push(line),
+    let (mut current, mut blocks, mut texts) = ("", Vec::<Block<'_>>::new(), TextLines::default());
+    for line in toml.lines() {
+        let is_inside = texts.is_inside(line);
+        if !is_inside && line.is_empty() {
+            continue;
+        }
+        let heading = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        match heading.filter(|_| !is_inside) {
+            Some(name) => current = name,
+            None if current == table => match blocks.last_mut() {
+                // Inside a text, an element of a list, or its end.
+                Some(block) if is_inside || line.starts_with([' ', ']']) => block.push(line),
                 _ => blocks.push(vec![line]),
-            }
+            },
+            None => {}
         }
     }
     blocks

@@ -29,7 +29,8 @@ pub(crate) fn made() -> PathBuf {
     output().join("check").join("first")
 }
 
-/// Makes the packages of netconn for this machine twice and those of netconn-search from a debug build, and checks them.
+/// Builds netconn for this machine, packs it twice, packs a debug build of netconn-search, and checks the packages. That two builds
+/// give the same program is what `dist --check` compares: a second build takes minutes.
 pub(crate) fn run() -> Result<()> {
     if let Some(reason) = obstacle() {
         bail!("packages cannot be checked here: {reason}");
@@ -88,7 +89,7 @@ pub(super) fn compare(one: &Path, other: &Path) -> Result<()> {
     if let Some(error) = error {
         return Err(error);
     }
-    if differing.is_empty() { Ok(()) } else { bail!("two builds differ in {}", differing.join(", ")) }
+    if differing.is_empty() { Ok(()) } else { bail!("packed twice, but not the same: {}", differing.join(", ")) }
 }
 
 fn lintian(package: &Path, more: &[&str]) -> Result<()> {
@@ -120,9 +121,11 @@ fn manual(documents: &Path) -> Result<()> {
 fn completions(program: &str, documents: &Path) -> Result<()> {
     let path = |file: String| documents.join(file).display().to_string();
     let bash = format!(
-        "source '{}'; complete -p {program} >/dev/null; COMP_WORDS=({program} --vers) COMP_CWORD=1; _{program} {program} --vers {program}; \
+        "source '{}'; complete -p {program} >/dev/null; COMP_WORDS=({program} --vers) COMP_CWORD=1; _{} {program} --vers {program}; \
          echo \"${{COMPREPLY[@]}}\"",
         path(format!("bash/{program}")),
+        // As clap_complete names its function.
+        program.replace('-', "__"),
     );
     answers(Command::new("bash").args(["--norc", "--noprofile", "-euc", &bash]), "--version")?;
     let zsh = format!(
@@ -243,7 +246,7 @@ mod tests {
             fs::write(place.join("same"), "same").unwrap();
             fs::write(place.join("differs"), text).unwrap();
         }
-        assert_eq!(compare(&one, &other).unwrap_err().to_string(), "two builds differ in differs");
+        assert_eq!(compare(&one, &other).unwrap_err().to_string(), "packed twice, but not the same: differs");
         fs::remove_file(other.join("differs")).unwrap();
         assert!(compare(&one, &other).unwrap_err().to_string().contains("other files"));
         assert!(compare(&one, &one).is_ok());

@@ -89,6 +89,10 @@ impl Release {
             Ok(text) => text,
             Err(_) => {
                 let output = command("git", &["log", "-1", "--format=%ct"]).output().context("cannot run git")?;
+                if !output.status.success() {
+                    let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+                    bail!("git does not tell when the commit was made (SOURCE_DATE_EPOCH says it, too): {reason}");
+                }
                 String::from_utf8(output.stdout)?
             }
         };
