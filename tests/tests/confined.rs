@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
-use netconn_tests::{Daemon, long, netconn, until};
+use netconn_tests::{Daemon, Installed, long, netconn, until};
 use tempfile::TempDir;
 
 fn out(output: &Output) -> String {
@@ -91,6 +91,75 @@ fn who_may_not_use_the_socket_hears_of_the_group() {
     assert!(error.contains("by root only: use sudo; or make the group"), "{error}");
 }
 
+/// Returns a line of what `netconn doctor` prints.
+fn line<'a>(text: &'a str, subject: &str) -> &'a str {
+    let line = text.lines().find(|line| line.get(6..).is_some_and(|line| line.starts_with(&format!("{subject} "))));
+    line.unwrap_or_else(|| panic!("no {subject}: {text}"))
+}
+
+#[test]
+fn doctor_says_who_runs_the_daemon_and_what_it_may_do() {
+    let installed = Installed::new();
+    let daemon = Daemon::start_installed(&installed, "group = \"daemon\"");
+    let text = out(&daemon.run(&["doctor"]));
+    let service = line(&text, "service");
+    assert!(
+        service.contains("started by hand") && service.contains(&format!("(pid {})", std::process::id())),
+        "{text}"
+    );
+    // What the kernel says of the same process, read by this test.
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let value = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.unwrap().split_whitespace().next().unwrap().to_owned()
+    };
+    let hardening = line(&text, "hardening");
+    let has_capabilities = u64::from_str_radix(&value("CapEff"), 16).unwrap() & !(1 << 39) != 0;
+    for (told, is_so) in [
+        ("is root", value("Uid") == "0"),
+        ("has CAP_", has_capabilities),
+        ("is without no_new_privs", value("NoNewPrivs") == "0"),
+        ("is without a filter of system calls", value("Seccomp") == "0"),
+    ] {
+        assert_eq!(hardening.contains(told), is_so, "{told}: {hardening}");
+    }
+    assert!(line(&text, "versions").starts_with("  ok  "), "{text}");
+    let access = line(&text, "access");
+    assert!(access.starts_with("  ok  ") && access.contains(daemon.socket().to_str().unwrap()), "{text}");
+
+    // Nobody's: the socket is open to all, the history is not.
+    let copy = installed.netconn().with_file_name("doctor");
+    fs::copy(netconn(), &copy).unwrap();
+    let folder = daemon.socket().parent().unwrap().to_owned();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+    let of_nobody = || {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&copy);
+        command.args(["doctor", "--socket"]).arg(daemon.socket()).output().unwrap()
+    };
+    let refused = of_nobody();
+    assert_eq!(refused.status.code(), Some(69));
+    let text = out(&refused);
+    assert!(
+        line(&text, "daemon").starts_with("  no  ") && text.contains("join it (`sudo usermod -aG daemon "),
+        "{text}"
+    );
+    fs::set_permissions(daemon.socket(), fs::Permissions::from_mode(0o666)).unwrap();
+    let text = out(&of_nobody());
+    let access = line(&text, "access");
+    assert!(access.starts_with("  --  ") && access.contains("`sudo usermod -aG daemon "), "{text}");
+    assert!(line(&text, "versions").contains("only root can read whether its file was replaced"), "{text}");
+
+    // An upgrade gives the name to another file.
+    fs::copy(netconn(), installed.netconn().with_file_name("new")).unwrap();
+    fs::rename(installed.netconn().with_file_name("new"), installed.netconn()).unwrap();
+    let text = out(&daemon.run(&["doctor"]));
+    let versions = line(&text, "versions");
+    let replaced = format!("{} was replaced or removed", installed.netconn().display());
+    assert!(versions.starts_with("  --  ") && versions.contains(&replaced), "{text}");
+    daemon.stop();
+}
+
 /// A daemon in a pid namespace of its own. It is killed when dropped, with all of the namespace.
 struct Contained {
     unshare: Child,
@@ -126,6 +195,7 @@ fn a_pid_namespace_of_its_own_is_told() {
     };
     let (_, text) = run(&["doctor"]);
     assert!(text.contains("  --  its processes") && text.contains("run it on the host"), "{text}");
+    assert!(line(&text, "service").contains("it is in another pid namespace"), "{text}");
     assert!(text.contains("  ok  proof"), "{text}");
     // The host's process ids: those of this test.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

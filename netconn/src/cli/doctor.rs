@@ -20,8 +20,8 @@ use crate::{
 /// What marks and exit codes mean, for the help.
 pub(super) const MARKS: &str = "\
 `ok` is as it should be, `--` works with less, `no` does not work; the last line sums up. The exit code is 0 without a `no`, and
-69 otherwise: also when no daemon runs, because then nothing is recorded. Root and the daemon's group may ask a daemon; without
-one, root has the hooks attached for a moment.";
+69 otherwise: also when no daemon runs, because then nothing is recorded, or when you may not ask it. Root and the daemon's group may
+ask a daemon; without one, root has the hooks attached for a moment.";
 
 /// Options of `netconn doctor`.
 #[derive(Debug, Args)]
@@ -43,17 +43,27 @@ pub(super) fn run(options: &DoctorOptions) -> Result<Exit> {
     let client = options.socket.client();
     match block_on(async { Ok(daemon(&client).await) })? {
         Ok((health, proof)) => {
-            section("The daemon", doctor::daemon(&health))?;
+            let mut found = doctor::daemon(&health);
+            found.extend(doctor::service(&health, client.socket()));
+            section("The daemon", found)?;
             section("Its hooks", doctor::hooks(&health.hooks))?;
             section("Proof", vec![proof])?;
         }
         // Without a daemon the hooks are attached for a moment, which needs privileges: `permission` says what is missing.
         Err(error @ ClientError::Offline { .. }) => {
             let offline = Check { mark: Mark::Bad, subject: "daemon".into(), finding: error.to_string() };
-            section("The daemon", vec![offline, doctor::permission()])?;
+            let mut found = vec![offline, doctor::permission()];
+            found.extend(doctor::without_daemon(client.socket()));
+            section("The daemon", found)?;
             if preflight::check_capabilities().is_ok() {
                 section("Hooks, attached for this check", doctor::prove_alone()?)?;
             }
+        }
+        // The sentence says what to do.
+        Err(error @ ClientError::PermissionDenied { .. }) => {
+            let refused = Check { mark: Mark::Bad, subject: "daemon".into(), finding: error.to_string() };
+            let found = std::iter::once(refused).chain(doctor::without_daemon(client.socket())).collect();
+            section("The daemon", found)?;
         }
         // A daemon that does not answer is an error of its own, not a reason to attach all programs once more.
         Err(error) => return Err(error.into()),

@@ -2,6 +2,7 @@
 
 mod daemon;
 mod proof;
+mod service;
 
 use std::{
     fs,
@@ -15,6 +16,7 @@ use netconn_model::{
 };
 use nix::unistd::{Group, User, getegid, geteuid, getgroups, getuid};
 pub use proof::{prove, prove_alone};
+pub use service::{service, without_daemon};
 
 use crate::{
     kernel::preflight::{self, Capability, CapabilitySet, Lockdown, PID_NAMESPACE},
@@ -138,18 +140,23 @@ fn group() -> Check {
     };
     // The session has what the account had when it began.
     let is_in_session = getegid() == group.gid || getgroups().is_ok_and(|groups| groups.contains(&group.gid));
-    let is_member = user.as_ref().is_some_and(|user| group.mem.contains(user));
     if is_root || is_in_session {
         let members = if group.mem.is_empty() { "no further account".to_owned() } else { group.mem.join(", ") };
         return Check::new(Mark::Good, "group", format!("root and the group '{name}' may use the daemon: {members}"));
     }
     let user = user.unwrap_or_else(|| "USER".into());
-    let advice = if is_member {
-        format!("{user} has been added to it since this session began: log in again")
-    } else {
-        format!("{user} is not in it: `sudo usermod -aG {name} {user}`, then log in again; or use sudo")
-    };
+    let advice = join(&group, &user);
     Check::new(Mark::Fair, "group", format!("root and the group '{name}' may use the daemon, and {advice}"))
+}
+
+/// Returns how a user comes to use what a group may use.
+fn join(group: &Group, user: &str) -> String {
+    let name = &group.name;
+    if group.mem.iter().any(|member| member == user) {
+        format!("{user} has been added to '{name}' since this session began: log in again")
+    } else {
+        format!("{user} is not in '{name}': `sudo usermod -aG {name} {user}`, then log in again; or use sudo")
+    }
 }
 
 /// Returns all that was found in a sentence, and the worst mark.

@@ -95,6 +95,38 @@ impl CapabilitySet {
         Self(status.map_or(u64::MAX, |status| status.capeff))
     }
 
+    /// The empty set.
+    pub const NONE: Self = Self(0);
+
+    /// Adds those of a set as `/proc/PID/status` has it.
+    pub fn with_bits(self, bits: u64) -> Self {
+        Self(self.0 | bits)
+    }
+
+    /// Takes these away.
+    pub fn without_these(self, others: &[Capability]) -> Self {
+        Self(others.iter().fold(self.0, |set, other| set & !(1 << other.bit())))
+    }
+
+    /// Returns whether there is none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Returns the names of those that netconn uses, and how many others there are.
+    pub fn names(self) -> String {
+        let named = Capability::ALL.into_iter().filter(|capability| self.0 >> capability.bit() & 1 != 0);
+        let names = named.map(Capability::name).collect::<Vec<_>>().join(", ");
+        let others = self.without_these(&Capability::ALL).0.count_ones();
+        match (&*names, others) {
+            ("", 0) => "no capability".into(),
+            ("", 1) => "1 other capability".into(),
+            ("", others) => format!("{others} other capabilities"),
+            (_, 0) => names,
+            (_, others) => format!("{names} and {others} others"),
+        }
+    }
+
     /// A set of all.
     #[cfg(test)]
     pub const ALL: Self = Self(u64::MAX);
@@ -208,6 +240,11 @@ impl Lockdown {
 /// Returns the release of the running kernel, `6.1.0-18-amd64`.
 pub fn kernel_release() -> String {
     uname().map(|names| names.release().to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// Returns the version of the running kernel, `(6, 1)`; `None` if its release says none.
+pub fn kernel_version() -> Option<(u32, u32)> {
+    version(&kernel_release())
 }
 
 /// Checks that this kernel is new enough.
