@@ -16,7 +16,7 @@ use serde::Serialize;
 const PARQUET_DESCRIPTOR: c_int = 3;
 /// The system calls of a conversion: to read and write what is open, memory, time, the end. All others fail with EPERM, which
 /// libraries survive where they only ask for something that makes them faster.
-const CALLS: [c_long; 31] = [
+const CALLS: [c_long; 32] = [
     libc::SYS_read,
     libc::SYS_readv,
     libc::SYS_pread64,
@@ -33,6 +33,7 @@ const CALLS: [c_long; 31] = [
     libc::SYS_madvise,
     libc::SYS_futex,
     libc::SYS_sched_yield,
+    libc::SYS_sched_getscheduler,
     libc::SYS_getcpu,
     libc::SYS_clock_gettime,
     libc::SYS_clock_nanosleep,

@@ -29,6 +29,7 @@ use serde::Serialize;
 
 use super::{
     error::{Result, SearchError},
+    pace::Pace,
     source::{
         find::{self, EventFile, FileFormat},
         lines::LineReader,
@@ -46,7 +47,7 @@ const STANDARD_INPUT: &str = "standard input";
 /// Why a file without bytes is not converted.
 const EMPTY: &str = "it is empty";
 
-/// Rows of a batch for the writer.
+/// Rows of a batch for the writer, and lines that are read without a rest.
 const BATCH: usize = 8 * 1024;
 
 /// What a conversion has written.
@@ -106,7 +107,8 @@ pub fn convert(ndjson: &Path) -> Result<Converted> {
     let file = find::open_file(ndjson).map_err(read)?;
     let file = file.ok_or_else(|| SearchError::Format { path: ndjson.to_owned(), why: EMPTY.to_owned() })?;
     check_format(ndjson, file.format)?;
-    let segment = Segment::read(file).map_err(read)?;
+    let mut pace = Pace::without_rest();
+    let segment = Segment::read(file, &mut pace).map_err(read)?;
     // FROM is the segment's identity in the history (docs/history.md), so it is taken from the name and not from the
     // events.
     let name = ndjson.file_name().and_then(|name| name.to_str()).and_then(SegmentName::parse);
@@ -120,7 +122,7 @@ pub fn convert(ndjson: &Path) -> Result<Converted> {
     // The file grows in the same folder under a name that readers do not count, because a rename is atomic only within
     // one file system.
     let temporary = tempfile::Builder::new().prefix(".events-").suffix(".tmp").tempfile_in(folder).map_err(write)?;
-    let summary = segment.save(temporary.as_file()).map_err(|failed| failed.of(ndjson, &parquet))?;
+    let summary = segment.save(temporary.as_file(), &mut pace).map_err(|failed| failed.of(ndjson, &parquet))?;
     // The Parquet file gets the permissions of the segment.
     let rights = fs::metadata(ndjson).map_err(read)?.permissions();
     temporary.as_file().set_permissions(rights).map_err(write)?;
@@ -136,22 +138,29 @@ pub struct HandedOver {
     size: u64,
     id: (u64, u64),
     parquet: File,
+    pace: Pace,
 }
 
 impl HandedOver {
-    /// Takes the open files. Nothing is read yet.
+    /// Takes the open files. Nothing is read yet. SIGURG hurries the conversion from now on.
     ///
     /// # Errors
     ///
     /// The segment is no regular file.
     pub fn new(segment: File, parquet: File) -> Result<Self> {
         let read = |source| SearchError::Read { path: STANDARD_INPUT.into(), source };
+        Self::with_pace(segment, parquet, Pace::of_this_process().map_err(read)?)
+    }
+
+    /// Takes the open files, to convert them at this pace.
+    pub(super) fn with_pace(segment: File, parquet: File, pace: Pace) -> Result<Self> {
+        let read = |source| SearchError::Read { path: STANDARD_INPUT.into(), source };
         let metadata = segment.metadata().map_err(read)?;
         if !metadata.is_file() {
             let why = "it is not a regular file".to_owned();
             return Err(SearchError::Format { path: STANDARD_INPUT.into(), why });
         }
-        Ok(Self { segment: Arc::new(segment), size: metadata.len(), id: find::file_id(&metadata), parquet })
+        Ok(Self { segment: Arc::new(segment), size: metadata.len(), id: find::file_id(&metadata), parquet, pace })
     }
 
     /// Converts the segment. Needs no path and no system call but those that read, write and allocate.
@@ -160,15 +169,15 @@ impl HandedOver {
     ///
     /// The segment cannot be read, or the Parquet file cannot be written.
     pub fn convert(self) -> Result<ConvertedRows> {
-        let Self { segment, size, id, parquet } = self;
+        let Self { segment, size, id, parquet, mut pace } = self;
         let path = PathBuf::from(STANDARD_INPUT);
         let read = |source| SearchError::Read { path: STANDARD_INPUT.into(), source };
         let format = find::format_of(&segment).map_err(read)?;
         let format = format.ok_or_else(|| SearchError::Format { path: path.clone(), why: EMPTY.to_owned() })?;
         check_format(&path, format)?;
         let file = EventFile { path: path.clone(), format, size, id, is_named: true, handle: Some(segment) };
-        let segment = Segment::read(file).map_err(read)?;
-        segment.save(&parquet).map_err(|failed| failed.of(&path, "the Parquet file".as_ref()))
+        let segment = Segment::read(file, &mut pace).map_err(read)?;
+        segment.save(&parquet, &mut pace).map_err(|failed| failed.of(&path, "the Parquet file".as_ref()))
     }
 }
 
@@ -214,7 +223,7 @@ impl From<ParquetError> for Failed {
 
 impl Segment {
     /// Reads the times and names of all lines.
-    fn read(file: EventFile) -> io::Result<Self> {
+    fn read(file: EventFile, pace: &mut Pace) -> io::Result<Self> {
         // The first reading needs only the time, so its builder has only that column.
         let time = ArrowField::new(Field::EventTime.info().name, DataType::Int64, true);
         let mut times = RowBuilder::new(Arc::new(Schema::new(vec![time])));
@@ -248,6 +257,9 @@ impl Segment {
             segment.lines.push(Line { time: before, start, length });
             // The line feed is not part of the line.
             start += u64::from(length) + 1;
+            if segment.lines.len().is_multiple_of(BATCH) {
+                pace.rest();
+            }
         }
         // The reader skips such lines without returning them. One row for each line is what the keeper checks, so the
         // conversion ends here and the segment stays.
@@ -262,8 +274,8 @@ impl Segment {
     }
 
     /// Writes all rows, to the disk too.
-    fn save(&self, mut output: &File) -> std::result::Result<ConvertedRows, Failed> {
-        let unparsed = self.write(output)?;
+    fn save(&self, mut output: &File, pace: &mut Pace) -> std::result::Result<ConvertedRows, Failed> {
+        let unparsed = self.write(output, pace)?;
         // The bytes have to be on the disk before the name is: otherwise a crash could leave a name that counts on an
         // empty file.
         output.sync_all().map_err(Failed::written)?;
@@ -274,7 +286,7 @@ impl Segment {
     }
 
     /// Writes all rows; returns the number of lines that are no JSON object.
-    fn write(&self, output: &File) -> std::result::Result<u64, Failed> {
+    fn write(&self, output: &File, pace: &mut Pace) -> std::result::Result<u64, Failed> {
         let schema = self.shapes.seen(&[UNPARSED, ORIGINAL]);
         let place = |name: &str| schema.index_of(name).ok();
         let unparsed = place(UNPARSED).unwrap_or(0);
@@ -301,10 +313,13 @@ impl Segment {
             }
             if rows.len() >= BATCH {
                 writer.write(&rows.finish().map_err(ParquetError::from)?)?;
+                pace.rest();
             }
         }
         writer.write(&rows.finish().map_err(ParquetError::from)?)?;
         writer.close()?;
+        // The last row group was compressed just now. The next conversion may begin at once.
+        pace.rest();
         // The writer borrows the file, so its errors arrive as `ParquetError`; this one is wrapped to be reported the
         // same way.
         (&*output).flush().map_err(Failed::written)?;

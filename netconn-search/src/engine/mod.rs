@@ -10,6 +10,7 @@ mod rules;
 pub mod session;
 pub mod gaps;
 pub mod search;
+mod pace;
 pub mod convert;
 
 #[cfg(test)]
