@@ -95,6 +95,17 @@ fn parsed(output: &Output) -> (Value, Vec<Value>) {
     (answer, rows.as_array().unwrap().clone())
 }
 
+/// Returns what a head says of whole kinds of sockets. The other sentences are of the moment: a lost record, or a namespace that only one
+/// of two lists has met.
+fn sentences_of_kinds(head: &Value) -> Vec<&str> {
+    let sentences = head["unlisted"].as_array().into_iter().flatten().map(|sentence| sentence.as_str().unwrap());
+    let is_of_kind = |sentence: &&str| {
+        sentence.contains(" sockets cannot be listed: this kernel has no sock_diag for them")
+            || sentence.starts_with("there are no ")
+    };
+    sentences.filter(is_of_kind).collect()
+}
+
 /// Returns the rows of a namespace that these options select, from a daemon. Checks that the command without a daemon shows the same, as
 /// far as both know it.
 fn listed(namespace: &Netns, options: &[&str]) -> Vec<Value> {
@@ -102,7 +113,7 @@ fn listed(namespace: &Netns, options: &[&str]) -> Vec<Value> {
     let arguments = [options, &["--format", "json", "--namespace", &inode]].concat();
     let (head, rows) = parsed(&Daemon::shared().run(&[&["list"], &*arguments].concat()));
     let (head_alone, rows_alone) = parsed(&alone(&[], &arguments));
-    assert_eq!((&head["complete"], &head["unlisted"]), (&head_alone["complete"], &head_alone["unlisted"]));
+    assert_eq!(sentences_of_kinds(&head), sentences_of_kinds(&head_alone));
     // By the kind and the inode in both.
     let known = |rows: &[Value]| {
         let of = |row: &Value| (row["protocol"].to_string(), row["inode"].as_u64(), row["pid"].as_u64());
