@@ -21,6 +21,9 @@ use tempfile::TempDir;
 
 use crate::{Events, History, Installed, long, netconn, until};
 
+/// Milliseconds that a daemon may take for an answer: it has no place to wait for, and a busy machine is slow.
+const ANSWER: u64 = 60_000;
+
 /// A running daemon with its own socket, state folder and event file. It is killed when dropped.
 pub struct Daemon {
     folder: TempDir,
@@ -57,24 +60,23 @@ impl Daemon {
     /// Starts a daemon without a history by a script that prepares its surroundings, in a mount namespace of its own. The
     /// script is followed by the daemon's command line; it must leave the process id as it is.
     pub fn start_within(script: &str) -> Self {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let text = format!(
-            "#!/bin/sh\n[ \"$INSIDE\" ] || INSIDE=1 exec unshare --mount --propagation private \"$0\" \"$@\"\n\
-             set -e\n{script}\nexec {} \"$@\"\n",
-            netconn().display()
-        );
-        fs::write(file.path(), text).unwrap();
-        fs::set_permissions(file.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        // An open file cannot be run.
-        Self::start_program(file.into_temp_path().keep().unwrap(), &["--no-history"])
+        Self::start_program(program_of(script), &["--no-history"])
+    }
+
+    /// Starts a daemon as [`Daemon::start_within`] does and returns as [`Daemon::spawned`] does.
+    pub fn spawned_within(script: &str) -> Self {
+        Self::spawned_program(program_of(script))
     }
 
     /// Starts a daemon without a history and returns as soon as SIGHUP and SIGTERM do not end it any more; see
     /// [`Daemon::wait`].
     pub fn spawned() -> Self {
+        Self::spawned_program(netconn())
+    }
+
+    fn spawned_program(program: PathBuf) -> Self {
         let folder = TempDir::new().unwrap();
         let options = vec!["--no-history".to_owned()];
-        let program = netconn();
         let daemon = Self { process: Self::spawn(&program, folder.path(), &options), folder, program, options };
         let since = Instant::now();
         // Blocked or caught; a program that has just been executed does neither.
@@ -279,6 +281,8 @@ impl Daemon {
     /// answer if its status is not 200.
     pub fn ask(&self, path: &str) -> Result<String, String> {
         let mut stream = UnixStream::connect(self.socket()).map_err(|error| error.to_string())?;
+        // Whoever listens may never accept. A large answer comes in parts, each within this time.
+        stream.set_read_timeout(Some(long(ANSWER))).unwrap();
         // HTTP/1.0: the daemon closes the connection behind the answer, and does not divide the body into chunks.
         write!(stream, "GET {path} HTTP/1.0\r\nHost: x\r\n\r\n").map_err(|error| error.to_string())?;
         let mut answer = String::new();
@@ -292,11 +296,14 @@ impl Daemon {
     /// Begins to listen to all events. What can be read is the rest of the head of the answer, and its body.
     pub fn stream(&self) -> UnixStream {
         let mut stream = UnixStream::connect(self.socket()).unwrap();
+        stream.set_read_timeout(Some(long(ANSWER))).unwrap();
         write!(stream, "GET /v1/events HTTP/1.0\r\nHost: x\r\n\r\n").unwrap();
         // The status comes when the daemon has the client.
         let mut status = [0; 12];
         stream.read_exact(&mut status).unwrap();
         assert!(status.ends_with(b" 200"));
+        // Events may come at any time.
+        stream.set_read_timeout(None).unwrap();
         stream
     }
 
@@ -354,6 +361,20 @@ impl Drop for Daemon {
         let _ = self.process.wait();
         self.unpin();
     }
+}
+
+/// Returns a program that runs a script in a mount namespace of its own, and then a daemon.
+fn program_of(script: &str) -> PathBuf {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let text = format!(
+        "#!/bin/sh\n[ \"$INSIDE\" ] || INSIDE=1 exec unshare --mount --propagation private \"$0\" \"$@\"\n\
+         set -e\n{script}\nexec {} \"$@\"\n",
+        netconn().display()
+    );
+    fs::write(file.path(), text).unwrap();
+    fs::set_permissions(file.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    // An open file cannot be run.
+    file.into_temp_path().keep().unwrap()
 }
 
 /// A daemon that has ended, with its folder.
