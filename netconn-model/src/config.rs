@@ -43,7 +43,8 @@ settings! {
 pub struct Config {
     /// Files that events are appended to; `-` is standard output.
     pub events: Vec<PathBuf>,
-    /// The daemon's socket.
+    /// The daemon's socket. If systemd makes it (`netconn.socket`), change `ListenStream=` there as well: the daemon listens at what
+    /// it is handed.
     pub socket: PathBuf,
     /// Folder for what must survive the daemon: the sensor id and the history.
     pub state_dir: PathBuf,

@@ -1,6 +1,7 @@
 //! The daemon: starts its parts, and stops them in an order in which no event is lost.
 
 use std::{
+    cell::Cell,
     convert::Infallible,
     future::pending,
     io::{self, IsTerminal as _},
@@ -170,16 +171,17 @@ async fn start_and_serve(
     // Nobody listens any more if the daemon is ending anyway.
     let tellers = (move || _ = readied.send(()), move || _ = ended.send(()));
     let engine = EngineThread::start(handle.clone(), commands, parts, tellers).context("cannot start the engine")?;
-    info!("listening at {}; see `netconn list`, `netconn watch` and `netconn doctor`", config.socket.display());
+    info!("listening at {}; see `netconn list`, `netconn watch` and `netconn doctor`", socket.path().display());
 
     // `serve` and `save_later` never end: a daemon ends by a signal, or because its engine does (nobody reads its events, a panic).
     let clients = Clients::default();
+    let is_ready = Cell::new(false);
     let ended_by_itself = tokio::select! {
         never = server::serve(&socket, handle.clone(), patience, (&clients, unsaved)) => match never {},
         never = state.save_later(&id) => match never {},
-        never = tell_ready(&notifier, ready) => match never {},
-        () = signals.wait_for_end(&handle, &notifier, async || {
-            reload::reload(&handle, &mut config, timing, read_again).await;
+        never = tell_ready(&notifier, ready, &is_ready) => match never {},
+        () = signals.wait_for_end(&handle, (&notifier, &is_ready), async || {
+            reload::reload(&handle, &mut config, timing, read_again).await
         }) => false,
         _ = &mut end => true,
     };
@@ -207,9 +209,10 @@ async fn start_and_serve(
 }
 
 /// Tells the manager of services when the tables are complete. The socket answers by then: clients are served meanwhile.
-async fn tell_ready(notifier: &Notifier, ready: oneshot::Receiver<()>) -> Infallible {
+async fn tell_ready(notifier: &Notifier, ready: oneshot::Receiver<()>, is_ready: &Cell<bool>) -> Infallible {
     // An error means that the engine has failed, which ends the daemon.
     if ready.await.is_ok() {
+        is_ready.set(true);
         notifier.ready("the table of connections is complete");
     }
     pending().await
@@ -296,8 +299,14 @@ impl Signals {
         SignalMeaning::End
     }
 
-    /// Waits for a signal to end, and does what the others ask for.
-    async fn wait_for_end(&mut self, engine: &Handle, notifier: &Notifier, mut reload: impl AsyncFnMut()) {
+    /// Waits for a signal to end, and does what the others ask for. `reload` returns what came of it, in one line. The manager hears of
+    /// a reload only when it knows that the start is complete.
+    async fn wait_for_end(
+        &mut self,
+        engine: &Handle,
+        (notifier, is_ready): (&Notifier, &Cell<bool>),
+        mut reload: impl AsyncFnMut() -> String,
+    ) {
         while let Some((name, mut meaning)) = self.arrived.recv().await {
             if meaning == SignalMeaning::ReloadOrEnd {
                 meaning = self.meaning_of_hangup().await;
@@ -305,11 +314,17 @@ impl Signals {
             match meaning {
                 SignalMeaning::End => return,
                 SignalMeaning::Reload | SignalMeaning::ReloadOrEnd => {
-                    notifier.reloading();
+                    if is_ready.get() {
+                        notifier.reloading();
+                    }
                     // Bounded in time, because SIGTERM waits as well.
-                    reload().await;
+                    let result = reload().await;
                     reopen(engine, name);
-                    notifier.ready("the configuration was read again");
+                    if is_ready.get() {
+                        notifier.ready(&result);
+                    } else {
+                        notifier.status(&result);
+                    }
                 }
                 // Not waited for, for the same reason.
                 SignalMeaning::Reopen => reopen(engine, name),

@@ -1,14 +1,13 @@
 //! Reads the configuration again while the daemon runs: finds out what has changed, what of that can be taken over, and has the engine
 //! do so. A configuration that is wrong changes nothing.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, thread, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, bail};
 use netconn_model::config::Config;
 use tokio::{
     sync::oneshot,
-    task::spawn_blocking,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tracing::{error, info, warn};
 
@@ -22,7 +21,8 @@ use crate::{
 
 /// How long the opening of an output may take: a file system may hang.
 const OPEN: Duration = Duration::from_secs(5);
-/// How long the engine may take to take settings over, and the pause before it is asked again if too much waits for it.
+/// How long is waited for the engine: for room among what waits for it, and then until it has taken the settings over. The pause before
+/// it is asked again.
 const TAKE_OVER: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(20);
 
@@ -117,18 +117,40 @@ impl Changes {
     }
 }
 
-/// Takes over what can be taken over of a new configuration, and logs that. `in_force` is changed accordingly.
-pub async fn reload(engine: &Handle, in_force: &mut Config, timing: HistoryTiming, read: ReadAgain<'_>) {
+/// Takes over what can be taken over of a new configuration, logs that, and returns it in one line. `in_force` is changed accordingly.
+pub async fn reload(engine: &Handle, in_force: &mut Config, timing: HistoryTiming, read: ReadAgain<'_>) -> String {
     match take_over(engine, in_force, timing, read).await {
-        Ok(Changes { live, at_restart }) => {
-            let live = if live.is_empty() { "nothing".to_owned() } else { live.join(", ") };
-            info!("the configuration was read again; changed: {live}");
+        Ok((Changes { live, at_restart }, taken)) => {
+            let at_restart = at_restart.join(", ");
             if !at_restart.is_empty() {
-                warn!("these settings have changed too, and hold from the next start on: {}", at_restart.join(", "));
+                warn!("these settings have changed too, and hold from the next start on: {at_restart}");
             }
+            if taken == Taken::Later {
+                warn!("the engine is busy: it takes the settings over as soon as it can");
+            }
+            let live = if live.is_empty() { "nothing".to_owned() } else { live.join(", ") };
+            let mut result = format!("the configuration was read again; changed: {live}");
+            info!("{result}");
+            if !at_restart.is_empty() {
+                result += &format!("; from the next start on: {at_restart}");
+            }
+            result
         }
-        Err(error) => error!("the configuration was read again and cannot be used; nothing has changed: {error:#}"),
+        Err(error) => {
+            let result = format!("the configuration was read again and cannot be used; nothing has changed: {error:#}");
+            error!("{result}");
+            // Errors of TOML show the line below.
+            result.lines().next().unwrap_or_default().to_owned()
+        }
     }
+}
+
+/// Whether the engine has taken settings over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taken {
+    Now,
+    /// They wait for it, before all that is sent later: nobody can take them back.
+    Later,
 }
 
 async fn take_over(
@@ -136,7 +158,7 @@ async fn take_over(
     in_force: &mut Config,
     timing: HistoryTiming,
     read: ReadAgain<'_>,
-) -> Result<Changes> {
+) -> Result<(Changes, Taken)> {
     let Settings { config, rules, redactor } = read()?;
     let changes = Changes::between(in_force, &config);
     let is_listed = |path: &PathBuf, config: &Config| config.events.contains(path);
@@ -157,9 +179,7 @@ async fn take_over(
         added: open(added).await?,
         removed,
     };
-    if !changes.live.is_empty() {
-        tell(engine, reload).await?;
-    }
+    let taken = if changes.live.is_empty() { Taken::Now } else { tell(engine, reload, TAKE_OVER).await? };
     // What needs a restart is still what it was, and is named again the next time.
     let Config {
         socket, state_dir, history, group, ring_bytes, flows, max_flows, command_line_bytes, ebpf_log, ..
@@ -176,40 +196,83 @@ async fn take_over(
         ebpf_log,
         ..config
     };
-    Ok(changes)
+    Ok((changes, taken))
 }
 
-/// Opens new outputs, on a thread of its own.
+/// Opens new outputs, on a thread of its own. Not on one of the runtime, whose end would wait for an opening that hangs.
 async fn open(paths: Vec<PathBuf>) -> Result<Vec<Box<dyn Sink>>> {
     if paths.is_empty() {
         return Ok(Vec::new());
     }
-    let opening = spawn_blocking(move || paths.iter().map(|path| sink::open_path(path)).collect::<Result<Vec<_>, _>>());
-    let opened = timeout(OPEN, opening).await.context("the new outputs could not be opened within 5 s")?;
-    Ok(opened.context("the new outputs could not be opened")??)
+    within(OPEN, move || paths.iter().map(|path| sink::open_path(path)).collect::<Result<Vec<_>, _>>())
+        .await
+        .with_context(|| format!("the new outputs could not be opened within {} s", OPEN.as_secs()))?
+        .map_err(Into::into)
 }
 
-/// Hands the settings to the engine and waits until it has taken them over.
-async fn tell(engine: &Handle, reload: Reload) -> Result<()> {
+/// Runs what may hang on a thread of its own, and waits for it that long.
+async fn within<T: Send + 'static>(limit: Duration, run: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    let (done, result) = oneshot::channel();
+    // Nobody may listen any more when it is done.
+    thread::Builder::new()
+        .name("reload".into())
+        .spawn(move || _ = done.send(run()))
+        .context("cannot start a thread")?;
+    Ok(timeout(limit, result).await??)
+}
+
+/// Hands the settings to the engine, and waits that long for room and then until it has taken them over. An error means that it never
+/// will.
+async fn tell(engine: &Handle, reload: Reload, limit: Duration) -> Result<Taken> {
     let (reply, done) = oneshot::channel();
     let mut command = EngineCommand::Reload(Box::new(reload), reply);
-    let taken = async {
-        while let Err(back) = engine.offer(command) {
-            command = back;
-            sleep(RETRY).await;
+    let since = Instant::now();
+    while let Err(back) = engine.offer(command) {
+        if since.elapsed() >= limit {
+            bail!("the engine is too busy: try again");
         }
-        done.await
-    };
-    timeout(TAKE_OVER, taken)
-        .await
-        .ok()
-        .and_then(Result::ok)
-        .ok_or_else(|| anyhow!("the engine is too busy: try again"))
+        command = back;
+        sleep(RETRY).await;
+    }
+    // No answer also means that the engine has ended, and with it the daemon.
+    Ok(if matches!(timeout(limit, done).await, Ok(Ok(()))) { Taken::Now } else { Taken::Later })
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::runtime::Builder;
+
     use super::*;
+    use crate::engine::{COMMANDS_MAX, EngineThread};
+
+    #[tokio::test]
+    async fn what_was_handed_over_holds_although_the_engine_is_late() {
+        let limit = Duration::from_millis(10);
+        let (engine, commands) = EngineThread::channel().unwrap();
+        // The engine reads nothing: the command is in its queue.
+        assert_eq!(tell(&engine, Reload::default(), limit).await.unwrap(), Taken::Later);
+        (1..COMMANDS_MAX).for_each(|_| engine.send(EngineCommand::Reopen).unwrap());
+        let error = tell(&engine, Reload::default(), limit).await.unwrap_err();
+        assert_eq!(error.to_string(), "the engine is too busy: try again");
+        let waiting: Vec<_> = commands.try_iter().collect();
+        let reloads = waiting.iter().filter(|command| matches!(command, EngineCommand::Reload(..)));
+        assert_eq!((waiting.len(), reloads.count()), (COMMANDS_MAX, 1));
+    }
+
+    #[test]
+    fn an_opening_that_hangs_delays_no_end() {
+        let (release, hangs) = std::sync::mpsc::channel::<()>();
+        let (ended, end) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+            let opened = runtime.block_on(within(Duration::from_millis(10), move || hangs.recv()));
+            drop(runtime);
+            ended.send(opened.is_err()).unwrap();
+        });
+        // It still hangs.
+        assert_eq!(end.recv_timeout(Duration::from_secs(60)), Ok(true));
+        release.send(()).unwrap();
+    }
 
     #[test]
     fn each_setting_is_live_or_waits_for_a_restart() {

@@ -17,7 +17,10 @@ use std::{
         },
     },
     process,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -103,6 +106,8 @@ fn take_listener(count: u64) -> Option<UnixListener> {
 #[derive(Clone, Debug, Default)]
 pub struct Notifier {
     socket: Option<Arc<UnixDatagram>>,
+    /// A status was told since [`Notifier::take_told`] was called last.
+    has_told: Arc<AtomicBool>,
     /// How often the manager wants to hear from the engine.
     feed: Option<Duration>,
 }
@@ -121,7 +126,7 @@ impl Notifier {
             Ok(socket)
         };
         match connected() {
-            Ok(socket) => Self { socket: Some(Arc::new(socket)), feed: None },
+            Ok(socket) => Self { socket: Some(Arc::new(socket)), ..Self::default() },
             Err(error) => {
                 // The log has not begun.
                 netconn_model::tell!("netconn: cannot report to NOTIFY_SOCKET={}: {error}", name.display());
@@ -145,9 +150,16 @@ impl Notifier {
         self.socket.as_ref().is_some_and(|socket| socket.send(lines.as_bytes()).is_ok())
     }
 
-    /// Sends lines as one message that must not be missing, and waits for room up to 0.2 s.
+    /// Returns whether a status was told by the other functions since this was last called: it has taken the place of that of the
+    /// caller.
+    pub fn take_told(&self) -> bool {
+        self.has_told.swap(false, Ordering::Relaxed)
+    }
+
+    /// Sends lines with a status as one message that must not be missing, and waits for room up to 0.2 s.
     fn send(&self, lines: &str) {
         let Some(socket) = &self.socket else { return };
+        self.has_told.store(true, Ordering::Relaxed);
         for _ in 0..TRIES {
             match socket.send(lines.as_bytes()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(RETRY),
@@ -166,12 +178,18 @@ impl Notifier {
         self.send(&format!("STATUS={what}\nEXTEND_TIMEOUT_USEC={}", at_most.as_micros()));
     }
 
-    /// Tells that the start is complete, or that a reload is.
+    /// Tells what was done, in one line, before the start is complete.
+    pub fn status(&self, status: &str) {
+        self.send(&format!("STATUS={status}"));
+    }
+
+    /// Tells that the start is complete, or that a reload is; the status is one line.
     pub fn ready(&self, status: &str) {
         self.send(&format!("READY=1\nSTATUS={status}"));
     }
 
-    /// Tells that the configuration is read again; [`Notifier::ready`] ends that.
+    /// Tells that the configuration is read again; [`Notifier::ready`] ends that. Not before the start is complete: what ends the reload
+    /// would complete it.
     pub fn reloading(&self) {
         // The manager compares it with the time of its own request.
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
@@ -213,7 +231,10 @@ mod tests {
         for (address, receiver) in receivers {
             let notifier = Notifier::connect(&address);
             assert!(notifier.is_on() && notifier.feed().is_none());
+            assert!(!notifier.take_told());
             notifier.ready("a");
+            // Also where another thread has a copy.
+            assert!(notifier.clone().take_told() && !notifier.take_told());
             let mut bytes = [0; 100];
             let length = receiver.recv(&mut bytes).unwrap();
             assert_eq!(&bytes[..length], b"READY=1\nSTATUS=a");

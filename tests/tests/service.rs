@@ -22,6 +22,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// A manager of services that takes messages.
@@ -39,12 +40,17 @@ impl Manager {
 
     /// Starts a daemon that is told of this manager, which wants to hear of it so often.
     fn start(&self, watchdog: Duration, script: &str) -> Daemon {
+        Daemon::start_within(&self.script(watchdog, script))
+    }
+
+    /// Returns a script that names this manager to the daemon behind it.
+    fn script(&self, watchdog: Duration, script: &str) -> String {
         let path = self.folder.path().join("notify");
-        Daemon::start_within(&format!(
+        format!(
             "export NOTIFY_SOCKET={} WATCHDOG_USEC={} WATCHDOG_PID=$$\n{script}",
             path.display(),
             watchdog.as_micros()
-        ))
+        )
     }
 
     /// Returns the next message; none within this time.
@@ -69,9 +75,24 @@ impl Manager {
         messages
     }
 
-    /// Forgets what has been sent so far.
-    fn forget(&self) {
-        while self.next(Duration::from_millis(1)).is_some() {}
+    /// Forgets messages until none has come for this time.
+    fn forget(&self, quiet: Duration) {
+        let since = Instant::now();
+        while let Some(message) = self.next(quiet) {
+            assert!(since.elapsed() < long(20_000), "it goes on: {message}");
+        }
+    }
+
+    /// Returns the next status that tells numbers.
+    fn numbers(&self) -> String {
+        let since = Instant::now();
+        loop {
+            let message = self.next(Duration::from_millis(100)).unwrap_or_default();
+            if let Some(status) = value(&message, "STATUS").filter(|status| status.contains(" connections, ")) {
+                return status.to_owned();
+            }
+            assert!(since.elapsed() < long(20_000), "no numbers");
+        }
     }
 }
 
@@ -84,12 +105,28 @@ fn value<'a>(message: &'a str, name: &str) -> Option<&'a str> {
     lines(message).find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
 }
 
+/// Returns how a status ends, by what a daemon's health says of losses.
+fn losses(daemon: &Daemon) -> String {
+    let health = daemon.health();
+    let sum = |of: &Value, names: &[&str]| names.iter().map(|name| of[name].as_u64().unwrap_or(0)).sum::<u64>();
+    let never_made = sum(&health["lost_events"], &["outgoing", "incoming", "closes", "listeners"]);
+    let outputs = health["outputs"].as_array().unwrap().iter();
+    let lost = never_made + outputs.map(|output| sum(output, &["lost_queue", "lost_disk", "lost_sink"])).sum::<u64>();
+    match (lost, health["records"]["lost"].as_u64().unwrap()) {
+        (0, 0) => ", none lost".to_owned(),
+        (lost, records) => format!(", {lost} lost; {records} records of the kernel lost"),
+    }
+}
+
 #[test]
 fn the_manager_hears_of_start_status_reload_and_end() {
     let manager = Manager::new();
     let namespace = Netns::new();
-    let held = namespace.run(|| TcpListener::bind("127.0.0.1:0").unwrap());
-    let daemon = manager.start(Duration::from_secs(2), "");
+    let listener = || namespace.run(|| TcpListener::bind("127.0.0.1:0").unwrap());
+    let mut held = vec![listener()];
+    let file = ConfigFile::new("");
+    let script = format!("set -- \"$@\" --config {}", file.path().display());
+    let daemon = manager.start(Duration::from_secs(2), &script);
     let start = manager.until("READY=1");
     // Loading takes seconds on a slow machine: more time is asked for before it begins.
     let extended =
@@ -98,30 +135,59 @@ fn the_manager_hears_of_start_status_reload_and_end() {
     // The table is complete and the socket answers.
     assert_eq!(daemon.health()["complete"], true);
     assert_eq!(daemon.list(namespace.inode).len(), 1);
-    let status = || {
-        let since = Instant::now();
-        loop {
-            assert!(since.elapsed() < long(20_000));
-            let message = manager.next(long(10_000)).unwrap_or_default();
-            if let Some(status) = value(&message, "STATUS").filter(|status| status.contains("connections")) {
-                return status.to_owned();
-            }
+    let since = Instant::now();
+    loop {
+        // Those of before READY=1 have given way to its status, and come again although they may not have changed.
+        let told = manager.numbers();
+        let connections: usize = told.split(' ').next().unwrap().parse().unwrap();
+        // What was lost in the last second may not be told yet.
+        let losses = losses(&daemon);
+        if connections >= held.len() && told.ends_with(&losses) {
+            break;
         }
-    };
-    let told = status();
-    assert!(told.ends_with(", none lost") && !told.starts_with("0 connections"), "{told}");
+        assert!(since.elapsed() < long(60_000), "{told}: {} listeners{losses}", held.len());
+        // Another status.
+        held.push(listener());
+    }
 
-    daemon.signal(Signal::SIGHUP);
-    let reloading = manager.until("RELOADING=1");
-    let told: u128 = value(reloading.last().unwrap(), "MONOTONIC_USEC").unwrap().parse().unwrap();
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap();
-    let now = Duration::from(now).as_micros();
-    assert!(told <= now && now - told < long(20_000).as_micros(), "{told} {now}");
-    manager.until("READY=1");
+    for (text, result) in [
+        (
+            "ring_bytes = 8388608\n",
+            "the configuration was read again; changed: nothing; from the next start on: ring_bytes",
+        ),
+        ("exclud = []\n", "the configuration was read again and cannot be used; nothing has changed: "),
+    ] {
+        file.write(text);
+        daemon.signal(Signal::SIGHUP);
+        let reloading = manager.until("RELOADING=1");
+        let told: u128 = value(reloading.last().unwrap(), "MONOTONIC_USEC").unwrap().parse().unwrap();
+        let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap();
+        assert!(told <= Duration::from(now).as_micros(), "{told} {now}");
+        let done = manager.until("READY=1");
+        let done = done.last().unwrap();
+        let status = value(done, "STATUS").unwrap();
+        // Two lines: READY=1 and all of the status.
+        assert!(status.starts_with(result) && lines(done).count() == 2, "{done}");
+        // The result does not stay for ever.
+        manager.numbers();
+    }
 
     daemon.stop();
     manager.until("STOPPING=1");
     drop(held);
+}
+
+#[test]
+fn a_reload_does_not_complete_a_start() {
+    let manager = Manager::new();
+    let daemon = Daemon::spawned_within(&manager.script(Duration::from_secs(60), ""));
+    // It arrives when the programs are loaded, while the engine reads all sockets.
+    daemon.signal(Signal::SIGHUP);
+    let messages = manager.until("READY=1");
+    let is_reload = |message: &String| lines(message).any(|line| line == "RELOADING=1");
+    assert!(!messages.iter().any(is_reload), "{messages:?}");
+    assert_eq!(value(messages.last().unwrap(), "STATUS"), Some("the table of connections is complete"), "{messages:?}");
+    until(20_000, || daemon.log(), || daemon.log().contains("was read again; changed: nothing"));
 }
 
 #[test]
@@ -148,7 +214,8 @@ fn a_busy_engine_feeds_the_watchdog_and_a_stuck_one_does_not() {
             });
         }
         let since = Instant::now();
-        while since.elapsed() < watchdog * 2 {
+        while since.elapsed() < watchdog * 2 || made.load(Ordering::Relaxed) < 10_000 {
+            assert!(since.elapsed() < long(60_000), "{made:?} attempts are no flood");
             let message = manager.next(watchdog);
             assert!(
                 message.is_some(),
@@ -158,12 +225,10 @@ fn a_busy_engine_feeds_the_watchdog_and_a_stuck_one_does_not() {
             );
         }
     });
-    assert!(made.load(Ordering::Relaxed) > 10_000, "{made:?} attempts are no flood");
     daemon.signal(Signal::SIGUSR1);
-    // The signal and a message may cross.
-    thread::sleep(Duration::from_millis(500));
-    manager.forget();
-    assert_eq!(manager.next(watchdog * 2), None);
+    // Until the signal has reached the engine.
+    manager.forget(watchdog);
+    assert_eq!(manager.next(watchdog), None);
     // What systemd sends then.
     daemon.signal(Signal::SIGABRT);
 }
@@ -237,6 +302,12 @@ fn a_restart_refuses_no_client_of_a_socket_that_was_handed_over() {
             );
             let text = daemon.log();
             assert!(text.contains(&format!("the socket {} was handed over", path.display())), "{text}");
+            // The option names another one.
+            let unused = folder.path().join("unused");
+            let warning =
+                format!("`socket` says {}, but the manager of services has made {}", unused.display(), path.display());
+            assert!(text.contains(&warning), "{text}");
+            assert!(text.contains(&format!("listening at {};", path.display())), "{text}");
             daemon.end();
         });
         assert!(path.exists(), "it is not the daemon's");
@@ -307,9 +378,9 @@ impl ConfigFile {
         let before = daemon.log().len();
         daemon.signal(Signal::SIGHUP);
         let said = || daemon.log()[before..].to_owned();
-        until(20_000, said, || said().contains("was read again"));
-        // The outputs are opened again behind it.
-        thread::sleep(Duration::from_millis(50));
+        // The last line of a reload, whole.
+        let is_over = |said: &str| said.split_once("was read again").is_some_and(|(_, rest)| rest.contains('\n'));
+        until(20_000, said, || is_over(&said()));
         said()
     }
 }
@@ -363,6 +434,43 @@ fn a_reload_takes_over_rules_and_limits_and_names_what_needs_a_restart() {
     assert!(said.contains("changed: exclude, event_limit_per_second, site_id, flow_idle_seconds"), "{said}");
     let after = listen(&namespace);
     until(20_000, || daemon.log(), || ports(&daemon.events(), &namespace) == [before, after]);
+}
+
+#[test]
+fn a_reload_takes_more_out_of_command_lines() {
+    let file = ConfigFile::new("");
+    let daemon = Daemon::start_with(&["--config", file.path().to_str().unwrap()]);
+    let namespace = Netns::new();
+    let listener = namespace.run(|| TcpListener::bind("127.0.0.1:0").unwrap());
+    let script = format!("exec 3<>/dev/tcp/127.0.0.1/{}; read; exit 0", listener.local_addr().unwrap().port());
+    let arguments = ["-c", &script, "x", "corp-12345"];
+    let mut child = namespace.command("bash", &arguments).stdin(Stdio::piped()).spawn().unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    let line = || {
+        let rows = daemon.list(namespace.inode);
+        let row = rows.iter().find(|row| row["direction"] == "OUTGOING" && row["state"] == "ESTABLISHED").unwrap();
+        let real = fs::read_to_string(format!("/proc/{}/cmdline", row["pid"])).unwrap();
+        assert!(real.ends_with("x\0corp-12345\0"), "{real}");
+        (row["command_line"].as_str().unwrap().to_owned(), row["command_line_redacted"].as_bool())
+    };
+    let (expected, hidden) = (format!("bash -c {script} x corp-12345"), format!("bash -c {script} x ***"));
+    assert_eq!(line(), (expected.clone(), None));
+    let said = file.reload(&daemon, "\nredact_patterns = ['a(b']\n");
+    let place = "netconn.toml:2: redact_patterns in the configuration: pattern 1 is no";
+    assert!(said.contains("nothing has changed: ") && said.contains(place), "{said}");
+    assert_eq!(line(), (expected, None));
+    // Of a process that is known already.
+    let said = file.reload(&daemon, "redact_patterns = ['corp-[0-9]+']\n");
+    assert!(said.contains("changed: redact_patterns\n"), "{said}");
+    assert_eq!(line(), (hidden.clone(), Some(true)));
+    drop((accepted, child.stdin.take()));
+    child.wait().unwrap();
+    let closed = || {
+        let events = daemon.events();
+        let events = events.within(&namespace).of("IP Close").with("event.network.direction", "OUTGOING");
+        events.values("src.process.cmdline")
+    };
+    until(20_000, || format!("{:?}", closed()), || closed() == [Value::from(hidden.as_str())]);
 }
 
 #[test]

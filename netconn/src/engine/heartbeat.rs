@@ -16,7 +16,7 @@ pub(super) struct Heartbeat {
     due: Instant,
     /// When the status is told again.
     status_due: Instant,
-    /// The status that was told last.
+    /// The status that the manager has from here; empty if it has another one.
     told: String,
 }
 
@@ -42,6 +42,11 @@ impl Engine {
         let now = Instant::now();
         if now < self.heartbeat.due {
             return;
+        }
+        if self.heartbeat.notifier.take_told() {
+            // The start or a reload has told another status, which is left for a while.
+            self.heartbeat.told.clear();
+            self.heartbeat.status_due = now + STATUS;
         }
         let mut message = String::new();
         if self.heartbeat.notifier.feed().is_some() {

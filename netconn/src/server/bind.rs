@@ -17,7 +17,7 @@ use nix::{
 };
 use thiserror::Error;
 use tokio::net::UnixListener;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::lock_file::{self, LockError};
 
@@ -73,12 +73,21 @@ impl Socket {
         let Some(listener) = given else { return Self::bind(path, group) };
         let address = listener.local_addr().ok();
         // Where it really is: another daemon there is found by the lock beside it.
-        let path = address.as_ref().and_then(|address| address.as_pathname()).unwrap_or(path);
+        let wanted = path;
+        let path = address.as_ref().and_then(|address| address.as_pathname()).unwrap_or(wanted);
         let fail = |error: io::Error| BindError::System { path: path.to_owned(), error };
         let lock = lock(path)?;
         listener.set_nonblocking(true).map_err(fail)?;
         let listener = UnixListener::from_std(listener).map_err(fail)?;
         info!("the socket {} was handed over: its clients wait while no daemon runs", path.display());
+        if !is_same_file(path, wanted) {
+            warn!(
+                "the setting or option `socket` says {}, but the manager of services has made {}: clients reach the daemon at the latter; \
+                 change `ListenStream=` of netconn.socket, or the setting",
+                wanted.display(),
+                path.display()
+            );
+        }
         Ok(Self { listener, path: path.to_owned(), is_own: false, _lock: lock })
     }
 
@@ -115,6 +124,11 @@ impl Socket {
         Ok(Self { listener, path: path.to_owned(), is_own: true, _lock: lock })
     }
 
+    /// Returns the path at which clients connect.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Returns the listener that accepts clients.
     pub fn listener(&self) -> &UnixListener {
         &self.listener
@@ -128,6 +142,12 @@ impl Drop for Socket {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// Whether both paths name one file, also through symbolic links (`/var/run`).
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
+    one == other || identity(one).is_some_and(|found| identity(other) == Some(found))
 }
 
 fn is_socket(metadata: &fs::Metadata) -> bool {
