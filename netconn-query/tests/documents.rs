@@ -14,7 +14,7 @@ use netconn_model::{
     fact::{Attribution, CloseReason, ConnectionStatus, Direction, EventKind, Failure, LossStage},
     field::{FIELDS, Field, Type},
     filter::FILTER_PARAMETERS,
-    format::{EVENT_FORMATS, EventFormat, Mapping, ROW_FORMATS, Record},
+    format::{EVENT_FORMATS, EventFormat, FormatRecord, Mapping, ROW_FORMATS},
     members::MemberInfo,
     packet_socket::PACKET_FIELDS,
     row::{COLUMNS, ROW_FIELDS},
@@ -151,7 +151,7 @@ fn formats() {
     check_table("kinds", &text);
     let field = |field: Field| field.info().name;
     let mut text = String::new();
-    let mut last: &[&Record] = &[];
+    let mut last: &[&FormatRecord] = &[];
     for format in EVENT_FORMATS.iter().filter(|format| !format.is_native()) {
         text += &format!(
             "### {}\n\n{}: {}.\n\n{}\n",
