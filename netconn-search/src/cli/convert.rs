@@ -23,7 +23,7 @@ use crate::{
         error::{Interrupted, WrongUse},
         input::is_standard_input,
     },
-    engine::{self, EventSource},
+    engine::{self, EventSource, FoundFile},
     output::destination::OutputDestination,
 };
 
@@ -43,8 +43,8 @@ Examples:
   netconn convert /var/lib/netconn/events --to ocsf | gzip > ocsf.ndjson.gz
   netconn watch --format json | netconn convert - --to ecs
 
-Lines that are no events are named on standard error, and the exit code is 65 then; all others
-are converted. Events that the format has no place for are counted there.";
+Lines that are no events, and files of a folder that cannot be read, are named on standard error,
+and the exit code is 65 then; all else is converted. Events that the format has no place for are counted there.";
 
 /// Options of `netconn convert`.
 #[derive(Clone, Debug, Args)]
@@ -68,7 +68,7 @@ fn formats() -> impl TypedValueParser<Value = &'static EventFormat> {
         .try_map(|name| format::by_name(&name).ok_or_else(|| format!("there is no format {name}")))
 }
 
-/// Converts all files; returns [`Exit::Data`] if a line was no event.
+/// Converts all files; returns [`Exit::Data`] if a line was no event, or a file of a folder could not be read.
 pub(super) fn run(options: &ConvertOptions) -> Result<Exit> {
     if options.files.iter().filter(|path| is_standard_input(path)).count() > 1 {
         return Err(WrongUse("standard input can be converted only once: name - once".into()).into());
@@ -97,13 +97,14 @@ pub(super) fn run(options: &ConvertOptions) -> Result<Exit> {
         file.commit()?;
     }
     counts.tell(format);
-    Ok(if counts.bad == 0 { Exit::Success } else { Exit::Data })
+    Ok(if counts.bad == 0 && counts.unread == 0 { Exit::Success } else { Exit::Data })
 }
 
 /// What a conversion has met.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counts {
     bad: u64,
+    unread: u64,
     left_out: u64,
     lost: u64,
 }
@@ -126,7 +127,8 @@ impl Counts {
             );
         }
         if self.lost > 0 {
-            netconn_model::tell!("netconn: {}among them report events that were lost", are(self.lost, "event"));
+            let report = if self.lost == 1 { "reports" } else { "report" };
+            netconn_model::tell!("netconn: {}among them {report} events that were lost", are(self.lost, "event"));
         }
     }
 }
@@ -147,12 +149,18 @@ impl Conversion {
         self.format.heading(&mut self.part);
         for path in paths {
             if is_standard_input(path) {
-                self.source(EventSource::stream(io::stdin())?, STANDARD_INPUT)?;
+                let source = EventSource::stream(io::stdin())?;
+                if let Some(error) = self.source(source, STANDARD_INPUT)? {
+                    return Err(error).with_context(|| format!("cannot read {STANDARD_INPUT}"));
+                }
                 continue;
             }
-            for file in engine::event_files(path)? {
-                let name = file.name();
-                self.source(file.read()?, &name)?;
+            let (files, unread) = engine::event_files(path)?;
+            for error in unread {
+                self.unread(&error);
+            }
+            for file in files {
+                self.file(&file)?;
             }
         }
         self.write()?;
@@ -160,8 +168,37 @@ impl Conversion {
         Ok(self.counts)
     }
 
-    fn source(&mut self, mut source: EventSource, name: &str) -> Result<()> {
-        loop {
+    /// Converts a file. One that was found in a folder may be damaged: the others are converted all the same.
+    fn file(&mut self, file: &FoundFile) -> Result<()> {
+        let name = file.name();
+        let name = term::sanitize(&name);
+        let source = match file.read() {
+            Ok(source) => source,
+            Err(error) if file.is_named() => return Err(error.into()),
+            Err(error) => {
+                self.unread(&error);
+                return Ok(());
+            }
+        };
+        match self.source(source, &name)? {
+            None => {}
+            Some(error) if file.is_named() => return Err(error).with_context(|| format!("cannot read {name}")),
+            Some(error) => {
+                self.unread(&format_args!(
+                    "cannot read {name} to its end: {error}; its events before that are converted"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Converts what a source has; returns why it cannot be read to its end.
+    ///
+    /// # Errors
+    ///
+    /// The output cannot be written.
+    fn source(&mut self, mut source: EventSource, name: &str) -> io::Result<Option<io::Error>> {
+        let error = loop {
             // Whoever reads the output of a pipe gets an event before the next one comes.
             if source.would_wait() {
                 self.write()?;
@@ -169,11 +206,11 @@ impl Conversion {
             }
             let line = match source.next_line() {
                 Ok(Some(line)) => line,
-                Ok(None) => break,
+                Ok(None) => break None,
                 Err(error) => {
                     // What was read before is an answer, too.
                     self.write()?;
-                    return Err(error).with_context(|| format!("cannot read {}", term::sanitize(name)));
+                    break Some(error);
                 }
             };
             if !line.text.trim_ascii().is_empty()
@@ -184,11 +221,16 @@ impl Conversion {
             if self.part.len() >= PART_BYTES {
                 self.write()?;
             }
-        }
+        };
         for _ in 0..source.take_too_long() {
             self.bad(name, None, &"a line is too long");
         }
-        Ok(())
+        Ok(error)
+    }
+
+    fn unread(&mut self, why: &dyn fmt::Display) {
+        self.counts.unread += 1;
+        netconn_model::tell!("netconn: {}", term::sanitize(&why.to_string()));
     }
 
     fn bad(&mut self, name: &str, number: Option<u64>, why: &dyn fmt::Display) {

@@ -6,7 +6,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 use crate::support::Scene;
@@ -47,17 +47,34 @@ fn every_form_of_a_file_gives_the_same() {
     packed.write_all(&corpus()).unwrap();
     fs::write(scene.path("corpus.gz"), packed.finish().unwrap()).unwrap();
     fs::write(scene.path("corpus.zst"), zstd::encode_all(&*corpus(), 1).unwrap()).unwrap();
+    let mut packed = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    packed.write_all(&corpus()).unwrap();
+    fs::write(scene.path("corpus.bz2"), packed.finish().unwrap()).unwrap();
+    let xz = Command::new("xz").stdin(fs::File::open(scene.path("corpus.ndjson")).unwrap()).output().unwrap();
+    assert!(xz.status.success());
+    fs::write(scene.path("corpus.xz"), &xz.stdout).unwrap();
+    fs::create_dir(scene.path("folder")).unwrap();
+    fs::copy(scene.path("corpus.bz2"), scene.path("folder/corpus.ndjson.bz2")).unwrap();
     let array = format!("[{}]", String::from_utf8(corpus()).unwrap().trim_end().replace('\n', ",\n"));
     fs::write(scene.path("corpus.json"), array).unwrap();
     let report = scene.run(&["--convert", "corpus.ndjson"]);
     let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
     fs::rename(scene.path(report["file"].as_str().unwrap()), scene.path("corpus.parquet")).unwrap();
-    for name in ["corpus.ndjson", "corpus.gz", "corpus.zst", "corpus.json", "corpus.parquet"] {
+    for name in [
+        "corpus.ndjson",
+        "corpus.gz",
+        "corpus.zst",
+        "corpus.bz2",
+        "corpus.xz",
+        "corpus.json",
+        "corpus.parquet",
+        "folder",
+    ] {
         let output = scene.run(&["convert", name, "--to", "ocsf"]);
         assert_eq!(output.status.code(), Some(0), "{name}: {}", String::from_utf8_lossy(&output.stderr));
         assert!(output.stdout == whole, "{name}: {}", String::from_utf8_lossy(&output.stdout));
     }
-    for name in ["corpus.ndjson", "corpus.gz", "corpus.json"] {
+    for name in ["corpus.ndjson", "corpus.gz", "corpus.bz2", "corpus.xz", "corpus.json"] {
         let mut command = scene.command(&["convert", "-", "--to", "ocsf"]);
         let output = command.stdin(fs::File::open(scene.path(name)).unwrap()).output().unwrap();
         assert!(output.stdout == whole, "{name} on standard input");
@@ -96,7 +113,7 @@ fn what_is_no_event_is_named_and_the_rest_converted() {
     let output = scene.run(&["convert", "whole.ndjson", "events.ndjson", "--to", "zeek"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("has no place for events of this kind"), "{said}");
-    assert!(said.contains("1 event among them"), "{said}");
+    assert!(said.contains("1 event among them reports events that were lost"), "{said}");
     assert_eq!(scene.run(&["convert", "missing.ndjson", "--to", "zeek"]).status.code(), Some(74));
 }
 
@@ -130,6 +147,46 @@ fn an_output_file_is_whole_or_not_there() {
     let output = scene.run(&["convert", "whole.ndjson", "--to", "ocsf", "-o", "out.json"]);
     assert_eq!((output.status.code(), output.stdout.len()), (Some(0), 0));
     assert_eq!(fs::read_to_string(scene.path("out.json")).unwrap().lines().count(), 3);
+}
+
+#[test]
+fn what_is_damaged_in_a_folder_is_named_and_the_rest_converted() {
+    let scene = Scene::new();
+    fs::create_dir(scene.path("many")).unwrap();
+    let put = |name: &str, bytes: &[u8]| fs::write(scene.path("many").join(name), bytes).unwrap();
+    let whole = fs::read(scene.path("whole.ndjson")).unwrap();
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(&whole.repeat(2_000)).unwrap();
+    let packed = packed.finish().unwrap();
+    put("a-cut.ndjson.gz", &packed[..packed.len() / 2]);
+    put("b-no.parquet", b"PAR1, and no more");
+    put("c-archive.ndjson.zip", b"PK\x03\x04");
+    put("d-whole.ndjson", &whole);
+    let converted = |name: &str| {
+        let output = scene.run(&["convert", name, "--to", "ocsf", "-o", "out"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let lines = fs::read_to_string(scene.path("out")).map(|text| text.lines().count()).unwrap_or_default();
+        let _ = fs::remove_file(scene.path("out"));
+        (output.status.code(), lines, said)
+    };
+    let (code, lines, said) = converted("many");
+    assert_eq!(code, Some(65), "{said}");
+    // Those of the whole file, and those before the cut.
+    assert!(lines > 3 && lines < 6_003, "{lines} events");
+    assert_eq!(said.lines().count(), 3, "{said}");
+    for (name, why) in
+        [("a-cut.ndjson.gz", " to its end: "), ("b-no.parquet", ": "), ("c-archive.ndjson.zip", ": it is a zip")]
+    {
+        let is_named =
+            |line: &str| line.starts_with("netconn: cannot read ") && line.contains(&format!("many/{name}{why}"));
+        assert_eq!(said.lines().filter(|line| is_named(line)).count(), 1, "{name}: {said}");
+    }
+    // Whoever names a file wants this very one.
+    for name in ["many/a-cut.ndjson.gz", "many/b-no.parquet", "many/c-archive.ndjson.zip"] {
+        let (code, lines, said) = converted(name);
+        assert_eq!((code, lines), (Some(74), 0), "{said}");
+        assert!(said.contains(name), "{said}");
+    }
 }
 
 #[test]

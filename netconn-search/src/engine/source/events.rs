@@ -15,7 +15,7 @@ use datafusion::{
 use crate::engine::{
     error::{Result, SearchError, shown},
     source::{
-        find::{self, EventFile, FileFormat},
+        find::{self, EventFile, FileFormat, UnreadFile},
         lines::LineReader,
         shape::{ORIGINAL, UNPARSED},
     },
@@ -37,21 +37,24 @@ pub struct EventLine<'a> {
 #[derive(Clone, Debug)]
 pub struct FoundFile(EventFile);
 
-/// Finds the files of events at a path: a file, or all in a folder, each event once.
+/// Finds the files of events at a path: a file, or all in a folder, each event once. Beside them stands what could not be read in the
+/// folder.
 ///
 /// # Errors
 ///
-/// The path or a file in the folder cannot be read, or there is none.
-pub fn event_files(path: &Path) -> Result<Vec<FoundFile>> {
-    let mut found = find::find_files(&[path.to_owned()], None)?;
-    // Unlike a search, a conversion that leaves something out is no conversion.
-    match found.problems.pop() {
-        Some(problem) => Err(problem.into_error()),
-        None => Ok(found.files.into_iter().map(FoundFile).collect()),
-    }
+/// The path cannot be read, or there is no file that can be.
+pub fn event_files(path: &Path) -> Result<(Vec<FoundFile>, Vec<SearchError>)> {
+    let found = find::find_files(&[path.to_owned()], None)?;
+    let unread = found.problems.into_iter().map(UnreadFile::into_error).collect();
+    Ok((found.files.into_iter().map(FoundFile).collect(), unread))
 }
 
 impl FoundFile {
+    /// Returns whether the file was named itself rather than found in a folder.
+    pub fn is_named(&self) -> bool {
+        self.0.is_named
+    }
+
     /// Returns how messages call the file.
     pub fn name(&self) -> String {
         shown(&self.0.path).into_owned()
