@@ -16,7 +16,7 @@ use crate::{
 pub(super) const FORMAT: EventFormat = EventFormat {
     name: "cef",
     meaning: "Common Event Format, one line for each event",
-    about: "CEF version 0 (ArcSight Common Event Format, Implementation Standard, version 25), with the names of its dictionary. There are six \
+    about: "CEF version 0 (“Implementing ArcSight Common Event Format (CEF)”, version 25 of 28 September 2017), with the names of its dictionary. There are six \
      texts and three numbers for what it has no name for (`cs1` to `cs6`, `cn1` to `cn3`), so that less fits than in the others. IPv6 \
      addresses stand in `c6a2` and `c6a3`, as the standard asks. Bytes are payload. A backslash stands before backslashes, before `|` in \
      the head and before `=` in values; line feeds of values are `\\n` and `\\r`, tabs are spaces, and U+FFFD stands for other control \

@@ -256,7 +256,7 @@ pub(super) fn errno_text<'a>(facts: &Facts<'a>) -> Datum<'a> {
     facts.errno().map(Errno::desc).into()
 }
 
-/// A sentence on an event of the sensor itfacts.
+/// A sentence on an event of the sensor itself.
 pub(super) fn message<'a>(facts: &Facts<'a>) -> Datum<'a> {
     let event = facts.event;
     match event.kind {
