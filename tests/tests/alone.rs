@@ -380,16 +380,23 @@ fn options_that_need_a_daemon_fail_without_one() {
     let namespace = Netns::new();
     let netconn = netconn();
     let netconn = netconn.to_str().unwrap();
-    let cases: [(&[&str], &str); 3] = [
+    let cases: [(&[&str], Option<&str>, &str); 3] = [
         (
             &[netconn, "list", "--socket", "/nonexistent/sock"],
+            None,
             "sensor_offline: no netconn daemon listens at /nonexistent",
         ),
-        (&["env", "NETCONN_SOCKET=/nonexistent/sock", netconn, "list"], "sensor_offline: "),
-        (&[netconn, "list", "--closed", "5m"], "--closed asks for what only a daemon remembers: sensor_offline: "),
+        (&[netconn, "list"], Some("/nonexistent/sock"), "sensor_offline: "),
+        (
+            &[netconn, "list", "--closed", "5m"],
+            None,
+            "--closed asks for what only a daemon remembers: sensor_offline: ",
+        ),
     ];
-    for (command, message) in cases {
-        let output = without_daemon(&namespace, command);
+    for (command, socket, message) in cases {
+        let mut command = unshared(&namespace, command);
+        command.envs(socket.map(|socket| ("NETCONN_SOCKET", socket)));
+        let output = command.output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(69), "{error}");
         assert!(error.starts_with(&format!("netconn: {message}")), "{error}");
