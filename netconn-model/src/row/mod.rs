@@ -581,8 +581,10 @@ mod tests {
 
     /// Members that no column shows: marks of a row, and its id.
     const WITHOUT_COLUMN: &[RowField] = &[
+        RowField::CommandLineRedacted,
         RowField::OriginatorExecutable,
         RowField::OriginatorCommandLine,
+        RowField::OriginatorCommandLineRedacted,
         RowField::OriginatorAttribution,
         RowField::HolderCount,
         RowField::Subflow,

@@ -469,7 +469,7 @@ mod tests {
         assert!(
             lines.next().unwrap().ends_with(",bytes_sent,bytes_received,namespace,subflow,raw,folded,connection_id")
         );
-        assert_eq!(lines.next(), Some("ESTABLISHED,TCP,,10.0.0.1,2,,,,,a,,,,,,,,,,,,,,,,,,,,,1500,,,,,,"));
+        assert_eq!(lines.next(), Some("ESTABLISHED,TCP,,10.0.0.1,2,,,,,a,,,,,,,,,,,,,,,,,,,,,,,1500,,,,,,"));
         assert_eq!(shown("--format csv -H --sort process", &three()).lines().next(), text.lines().nth(1));
     }
 }

@@ -166,6 +166,6 @@ mod tests {
     fn csv_has_the_names_of_json() {
         let mut out = Vec::new();
         csv(&mut out, &parsed(&parts(ANSWER.as_bytes()).unwrap().1).unwrap(), false, CsvCells::Guarded).unwrap();
-        assert!(String::from_utf8(out).unwrap().starts_with("AF_PACKET,ALL,,0,7,5,1234,a\u{1b}b,,0,,,,\n"));
+        assert!(String::from_utf8(out).unwrap().starts_with("AF_PACKET,ALL,,0,7,5,1234,a\u{1b}b,,0,,,,,\n"));
     }
 }
