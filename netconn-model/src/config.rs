@@ -13,6 +13,8 @@ pub const DEFAULT_FILE: &str = "/etc/netconn/netconn.toml";
 pub const DEFAULT_SOCKET: &str = "/run/netconn/netconn.sock";
 /// Default folder for what must survive the daemon.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/netconn";
+/// User that root becomes by default.
+pub const DEFAULT_USER: &str = "netconn";
 /// Default folder of the hunts of this host.
 pub const DEFAULT_HUNTS: &str = "/etc/netconn/hunts";
 
@@ -70,6 +72,12 @@ pub struct Config {
     /// Further secrets in command lines, as regular expressions: what the first group matches is replaced, or, without a group, all that
     /// the pattern matches. With `redact = false` they are not used.
     pub redact_patterns: Vec<String>,
+    /// User that the daemon becomes when root starts it, by name or number; `netconn` may not exist: then it stays root, without
+    /// capabilities.
+    pub user: String,
+    /// What becomes of system calls that the daemon and its child should not make: `enforce` (they fail, and the log has their number),
+    /// `log` (they pass, and the kernel's log has them) or `off`.
+    pub seccomp: SystemCallFilter,
     /// Group whose members may use the socket and read the history; if it does not exist, only root may.
     pub group: String,
     /// Organization id, `site.id` in events.
@@ -120,6 +128,19 @@ impl Default for SearchConfig {
     fn default() -> Self {
         Self { hunts: DEFAULT_HUNTS.into(), lookups: None, geo_database: None, sentinelone_alias: true }
     }
+}
+
+/// See [`Config::seccomp`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SystemCallFilter {
+    /// They fail.
+    #[default]
+    Enforce,
+    /// They pass, and the kernel logs them.
+    Log,
+    /// There is no filter.
+    Off,
 }
 
 /// See [`Config::ebpf_log`].
@@ -184,6 +205,8 @@ impl Default for Config {
             event_limit_per_second: 0,
             redact: true,
             redact_patterns: Vec::new(),
+            user: DEFAULT_USER.into(),
+            seccomp: SystemCallFilter::Enforce,
             group: "netconn".into(),
             site_id: None,
             data_source: "netconn".into(),

@@ -84,9 +84,46 @@ pub struct Health {
 /// What the daemon may do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Privileges {
+    /// The daemon's user, by its name if it has one.
+    #[serde(default)]
+    pub user: String,
+    /// Its number.
+    #[serde(default)]
+    pub uid: u32,
+    /// Capabilities that the daemon still has.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
+    /// Whether the kernel keeps it from writing elsewhere than in its folders.
+    #[serde(default)]
+    pub landlock: Enforcement,
+    /// Whether the kernel denies it all system calls but those of a list.
+    #[serde(default)]
+    pub seccomp: bool,
+    /// Calls that were denied.
+    #[serde(default)]
+    pub denied_calls: u64,
+    /// Number of the last of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_denied_call: Option<i32>,
+    /// The child that opens what takes a privilege; absent if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub child: Option<PrivilegedChild>,
     /// Capabilities that it was not given, with what is missing for that.
     #[serde(default)]
     pub missing: Vec<MissingCapability>,
+}
+
+/// The child that opens for the daemon what takes a privilege.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrivilegedChild {
+    /// Its process id.
+    pub pid: u32,
+    /// Its capabilities.
+    pub capabilities: Vec<String>,
+    /// Whether it still answers.
+    pub alive: bool,
+    /// Requests that it has not answered, or too late.
+    pub failures: u64,
 }
 
 /// A capability that the daemon was not given.
@@ -287,7 +324,8 @@ impl Confinement {
             Enforcement::Partial => Some(partial),
             Enforcement::None => Some(none),
         };
-        let own_user = (!self.has_own_user).then_some("a user of its own");
+        // That of a daemon that is not root has nothing that the other layers do not keep from it.
+        let own_user = (!self.has_own_user && self.uid == 0).then_some("a user of its own");
         let landlock = gap(self.landlock, "Landlock", "all of Landlock");
         let seccomp = gap(self.seccomp, "seccomp", "all of seccomp");
         let is_missing = |layer: Option<bool>, name| (layer == Some(false)).then_some(name);

@@ -8,19 +8,22 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, bail};
 use bytes::BytesMut;
 use netconn_model::{
-    config::{Config, EbpfLog, FlowLevel},
+    config::{Config, DEFAULT_USER, EbpfLog, FlowLevel},
     health::{HookStatus, MissingCapability, Privileges, Verdict},
 };
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::Signal,
+    unistd::{User, geteuid},
+};
 use tokio::{
     runtime::Builder,
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot},
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     clock::Clock,
@@ -38,6 +41,7 @@ use crate::{
         preflight::{self, Capability, CapabilitySet, PID_NAMESPACE, lacks_of},
     },
     os::{self, NoSignals},
+    privileged::{self, account::Account, rights},
     reload::{self, ReadAgain, Settings},
     server::{self, Clients, Socket},
     service::{Notifier, Service},
@@ -86,8 +90,13 @@ pub fn run(
     // First what most often fails.
     preflight::check_kernel(&preflight::kernel_release())?;
     preflight::check_capabilities()?;
+    let config = &settings.config;
+    let account = Account::find(config).map_err(Error::msg)?;
     let missing = CapabilitySet::of_this_process().missing(&Capability::ALL);
-    let privileges = Privileges { missing: lacks_of(&missing) };
+    let privileges = Privileges { missing: lacks_of(&missing), ..Privileges::default() };
+    // Before there is another thread, and before anything is read that others have written.
+    privileged::fork(account.as_ref(), config.seccomp).context("cannot start the privileged child")?;
+    settle(config, account.as_ref())?;
     for MissingCapability { capability, without } in &privileges.missing {
         warn!("without {capability}: {without}");
     }
@@ -96,6 +105,78 @@ pub fn run(
     // One thread is enough: the engine, the outputs and the history have threads of their own.
     let runtime = Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(start_and_serve(settings, test_hooks, privileges, quiet, service, read_again))
+}
+
+/// Becomes the user that the daemon is from now on, with the capabilities that starting takes.
+fn settle(config: &Config, account: Option<&Account>) -> Result<()> {
+    const TO_START: u64 = rights::BPF | rights::PERFMON | rights::NET_ADMIN;
+    const TO_LOAD: u64 = rights::BPF | rights::PERFMON;
+    let held = rights::permitted()?;
+    // The kernel takes it in their place.
+    let instead = if held & TO_LOAD == TO_LOAD { 0 } else { held & rights::SYS_ADMIN };
+    let kept = held & TO_START | instead;
+    let is_root = geteuid().is_root();
+    if let Some(account) = account
+        && let Err(reason) = keep::hand_over(account)
+    {
+        // Also the reason why nothing is kept, which is told with the hooks.
+        debug!("{reason}");
+    }
+    let Some(account) = account else {
+        if is_root {
+            warn!(
+                "the daemon stays root, with its privileges: there is no user '{}' (`useradd -r -s /usr/sbin/nologin {DEFAULT_USER}`), or \
+                 the configuration wants it so",
+                config.user
+            );
+            return Ok(());
+        }
+        os::keep_priority();
+        return rights::limit_to(kept).context("cannot give up capabilities");
+    };
+    os::keep_priority();
+    account.take_over(config);
+    account.r#become(kept).with_context(|| format!("cannot become user {}", account.name))?;
+    account.warn_of_rotation(config);
+    Ok(())
+}
+
+/// Gives up what starting has taken, and returns what is left. No thread may have been started that still runs.
+fn give_up(config: &Config, faults: &[Fault], privileges: Privileges) -> Result<Privileges> {
+    let held = rights::permitted()?;
+    if geteuid().is_root() {
+        // `settle` has told that it stays so.
+        let capabilities = rights::names(held).into_iter().map(str::to_owned).collect();
+        return Ok(Privileges { user: "root".into(), capabilities, ..privileges });
+    }
+    let kept = if rights::needs_bpf(preflight::kernel_version()) {
+        // The kernel takes it in the other's place.
+        if held & rights::BPF != 0 { rights::BPF } else { held & rights::SYS_ADMIN }
+    } else {
+        0
+    };
+    rights::limit_to(kept).context("cannot give up capabilities")?;
+    rights::no_new_privileges().context("cannot give up privileges of programs that are started")?;
+    rights::verify(kept)
+        .map_err(Error::msg)
+        .context("the daemon does not go on with privileges that it should not have")?;
+    let (landlock, seccomp) = privileged::confine(config);
+    if faults.contains(&Fault::DeniedCall) {
+        // SAFETY: a system call without pointers, which only asks; it is in no list.
+        unsafe { libc::syscall(libc::SYS_personality, 0xffff_ffff_u32) };
+    }
+    let uid = geteuid();
+    let user = User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
+    let capabilities: Vec<String> = rights::names(kept).into_iter().map(str::to_owned).collect();
+    let left = if capabilities.is_empty() { "no capability".into() } else { capabilities.join(", ") };
+    match privileged::child() {
+        Some(child) => {
+            let of_child = rights::names(child.capabilities).join(", ");
+            info!("runs as user {user} with {left}; its child {} has {of_child}", child.pid);
+        }
+        None => info!("runs as user {user} with {left}"),
+    }
+    Ok(Privileges { user, uid: uid.as_raw(), capabilities, landlock, seccomp, ..privileges })
 }
 
 async fn start_and_serve(
@@ -118,6 +199,7 @@ async fn start_and_serve(
     let socket = Socket::open(&config.socket, &config.group, listener)?;
     notifier.starting("loads the eBPF programs", LOADING);
     // Before the outputs are opened: connections that begin meanwhile wait in the ring.
+    let faults = test_hooks.faults;
     let mut capture = Capture::start(&CaptureOptions {
         ring_bytes: config.ring_bytes,
         log_level: log_level(config.ebpf_log),
@@ -129,8 +211,10 @@ async fn start_and_serve(
             None => keep::places(&sensor.id, config.max_flows),
             Some(reason) => Err(format!("the state directory cannot be written: {reason}")),
         }),
-        faults: test_hooks.faults,
+        faults: faults.clone(),
     })?;
+    // Before there are threads, which would keep what they have.
+    let privileges = give_up(&config, &faults, privileges)?;
     // From here on a signal stops the daemon in order, also one that came before. Threads that begin now do not inherit the mask.
     drop(quiet);
     log_hooks(capture.hooks(), capture.missing_members());
@@ -171,6 +255,7 @@ async fn start_and_serve(
     // Nobody listens any more if the daemon is ending anyway.
     let tellers = (move || _ = readied.send(()), move || _ = ended.send(()));
     let engine = EngineThread::start(handle.clone(), commands, parts, tellers).context("cannot start the engine")?;
+    os::lower_thread_priority();
     info!("listening at {}; see `netconn list`, `netconn watch` and `netconn doctor`", socket.path().display());
 
     // `serve` and `save_later` never end: a daemon ends by a signal, or because its engine does (nobody reads its events, a panic).

@@ -1,13 +1,11 @@
 //! Names of network interfaces, which the kernel's records have by index: an index means another interface in each namespace.
 
-use std::{collections::HashMap, io, os::fd::AsFd as _, rc::Rc, thread};
+use std::{collections::HashMap, io, rc::Rc, thread};
 
-use nix::{
-    net::if_::if_nameindex,
-    sched::{CloneFlags, setns},
+use crate::{
+    kernel::{iterate, links},
+    privileged::namespaces,
 };
-
-use crate::kernel::iterate;
 
 /// How long the names of a namespace are taken for granted, nanoseconds.
 const KNOWN_NS: u64 = 60_000_000_000;
@@ -94,23 +92,17 @@ impl Interfaces {
 /// When no process is in the namespace and it has no name, or when it cannot be entered.
 pub fn read(namespace: u32) -> io::Result<Vec<(u32, String)>> {
     if iterate::own_namespace() == Some(u64::from(namespace)) {
-        return names();
+        return links::names();
     }
     let handle = iterate::namespace(u64::from(namespace)).ok_or(io::ErrorKind::NotFound)?;
     // On a thread of its own, which stays there.
     thread::scope(|scope| {
         let visitor = thread::Builder::new().name("netconn-links".into()).spawn_scoped(scope, || {
-            setns(handle.as_fd(), CloneFlags::CLONE_NEWNET)?;
-            names()
+            namespaces::enter(&handle)?;
+            links::names()
         })?;
         visitor.join().map_err(|_| io::Error::other("a thread panicked"))?
     })
-}
-
-/// Reads the names of the interfaces of the calling thread's namespace.
-fn names() -> io::Result<Vec<(u32, String)>> {
-    let interfaces = if_nameindex()?;
-    Ok(interfaces.iter().map(|link| (link.index(), link.name().to_string_lossy().into_owned())).collect())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub mod service;
 pub mod log_output;
 pub mod shrink;
 pub mod patience;
+pub mod privileged;
 pub mod kernel;
 pub mod interfaces;
 pub mod process;

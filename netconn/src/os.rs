@@ -4,11 +4,12 @@
 use std::{
     io,
     os::fd::{AsFd, AsRawFd as _},
+    sync::atomic::{AtomicI32, Ordering},
 };
 
 use nix::sys::{
     resource::{Resource, getrlimit, setrlimit},
-    signal::{SigSet, SigmaskHow},
+    signal::{SigSet, SigmaskHow, Signal},
 };
 use tracing::debug;
 
@@ -52,6 +53,39 @@ pub fn raise_thread_priority() {
     }
 }
 
+/// Nice value that threads go back to with [`lower_thread_priority`]; none: they start with it.
+static ORDINARY: AtomicI32 = AtomicI32::new(NONE);
+/// No nice value.
+const NONE: i32 = i32::MAX;
+
+/// Lets threads raise their priority after this process has lost its capabilities. Where that cannot be, this thread takes the higher
+/// priority now, and those that it starts begin with it: [`lower_thread_priority`] is for those of them that may wait.
+pub fn keep_priority() {
+    /// `RLIMIT_NICE` counts from the lowest priority on: 20 minus the nice value.
+    const LIMIT: u64 = (20 - NICE) as u64;
+    let limit = libc::rlimit { rlim_cur: LIMIT, rlim_max: LIMIT };
+    // SAFETY: a system call with a pointer to a value that outlives it.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NICE, &raw const limit) } == 0 {
+        return;
+    }
+    // SAFETY: a system call without pointers.
+    let before = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+    // SAFETY: a system call without pointers.
+    if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) } == 0 {
+        ORDINARY.store(before, Ordering::Relaxed);
+    }
+}
+
+/// Gives the calling thread the priority that the process was started with. A thread does so for which nobody waits, and whose work
+/// strangers decide.
+pub fn lower_thread_priority() {
+    let ordinary = ORDINARY.load(Ordering::Relaxed);
+    if ordinary != NONE {
+        // SAFETY: a system call without pointers; it takes no privilege. An error means that the thread has it already.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, ordinary) };
+    }
+}
+
 /// Allows this process `files` open files, or as many as the system allows it. The usual limit of 1,024 is that of programs that call
 /// `select(2)`, which cannot take more.
 pub fn raise_file_limit(files: u64) {
@@ -83,7 +117,10 @@ pub struct NoSignals {
 impl NoSignals {
     /// Blocks all signals that can be blocked. Guards can be nested.
     pub fn new() -> Self {
-        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
+        let mut signals = SigSet::all();
+        // The kernel ends a process that blocks it when the filter of system calls denies one.
+        signals.remove(Signal::SIGSYS);
+        let before = signals.thread_swap_mask(SigmaskHow::SIG_BLOCK);
         let before = before.inspect_err(|error| debug!("cannot block signals: {error}")).ok();
         Self { before, _thread: std::marker::PhantomData }
     }
@@ -119,7 +156,7 @@ pub fn unread_by_peer(socket: impl AsFd) -> io::Result<i32> {
 
 #[cfg(test)]
 mod tests {
-    use nix::sys::signal::{Signal, raise};
+    use nix::sys::signal::raise;
 
     use super::*;
 

@@ -23,6 +23,8 @@ use crate::{Events, History, Installed, long, netconn, until};
 
 /// Milliseconds that a daemon may take for an answer: it has no place to wait for, and a busy machine is slow.
 const ANSWER: u64 = 60_000;
+/// The user that daemons become in tests of that. No account has this number.
+pub const USER: u32 = 61_000;
 
 /// A running daemon with its own socket, state folder and event file. It is killed when dropped.
 pub struct Daemon {
@@ -41,6 +43,11 @@ impl Daemon {
     /// Starts a daemon with more options. It keeps no history; tests of the history use [`Daemon::start_installed`].
     pub fn start_with(options: &[&str]) -> Self {
         Self::start_program(netconn(), &[options, &["--no-history"]].concat())
+    }
+
+    /// Starts a daemon without a history that becomes [`USER`].
+    pub fn start_as_user(options: &[&str]) -> Self {
+        Self::start_with(&[options, &["--user", &USER.to_string()]].concat())
     }
 
     /// Starts a daemon that keeps a history, with the text of its configuration file. The history works in seconds
@@ -149,6 +156,16 @@ impl Daemon {
         let mut command = Command::new(program);
         command.arg("run").arg("--events").arg(path("events")).arg("--socket").arg(path("sock"));
         command.arg("--state-dir").arg(path("state")).args(options);
+        // Root gives the daemon its folder; it is the user of the test, or that of `NETCONN_TEST_USER`.
+        let named =
+            options.iter().position(|option| option == "--user").and_then(|place| options.get(place + 1)).cloned();
+        let of_all = std::env::var("NETCONN_TEST_USER").ok().filter(|user| named.is_none() && !user.is_empty());
+        if let Some(user) = &of_all {
+            command.args(["--user", user]);
+        }
+        if let Some(user) = named.or(of_all).and_then(|user| user.parse().ok()) {
+            std::os::unix::fs::chown(folder, Some(user), Some(user)).unwrap();
+        }
         // Guests leave a hook out to test the code for kernels that do not have it.
         if let Ok(hook) = std::env::var("NETCONN_TEST_WITHOUT")
             && !hook.is_empty()
@@ -207,7 +224,8 @@ impl Daemon {
     /// removed.
     fn unpin(&self) {
         let id = self.sensor_id();
-        let pins = fs::read_dir("/sys/fs/bpf/netconn").into_iter().flatten().flatten();
+        let folders = ["/sys/fs/bpf/netconn".to_owned(), format!("/sys/fs/bpf/netconn-{USER}")];
+        let pins = folders.iter().flat_map(fs::read_dir).flatten().flatten();
         for pin in pins.filter(|pin| !id.is_empty() && pin.file_name().to_string_lossy().starts_with(&id)) {
             let _ = fs::remove_file(pin.path());
         }

@@ -22,7 +22,7 @@ use std::{
 };
 
 pub use capture::{Capture, Packet, Wire, totals};
-pub use daemon::{Daemon, Killed};
+pub use daemon::{Daemon, Killed, USER};
 pub use events::Events;
 pub use forked::{Forked, Orphan, actor, hand_over, pause, received, step};
 pub use history::{History, Installed};

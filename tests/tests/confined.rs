@@ -40,7 +40,7 @@ fn a_missing_capability_is_named_where_it_is_needed() {
     assert!(text.lines().any(|line| line.starts_with("  ok  tp_btf/inet_sock_set_state")), "{text}");
     assert!(text.contains("  ok  proof"), "{text}");
     let text = out(&without("-perfmon,-sys_admin"));
-    assert!(text.contains("missing CAP_PERFMON: run netconn as root (sudo)"), "{text}");
+    assert!(text.contains("missing CAP_PERFMON and CAP_SYS_ADMIN: run netconn as root (sudo)"), "{text}");
 }
 
 #[test]

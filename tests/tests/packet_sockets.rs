@@ -231,7 +231,7 @@ fn what_cannot_be_listed_is_named() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(error.starts_with("netconn: AF_XDP sockets cannot be listed here: iter/task_file: left out"), "{error}");
     assert!(daemon.log().contains("AF_XDP sockets cannot be listed here: "), "{}", daemon.log());
-    // Without the iterator, the process is found in /proc.
+    // Without the iterator, the process is found in /proc by a daemon that is root.
     let rows = String::from_utf8(output.stdout).unwrap();
     let row = rows.lines().find(|line| line.contains(&namespace.inode.to_string())).unwrap();
     assert!(row.contains(&format!("\"pid\":{},", tcpdump.pid())), "{row}");

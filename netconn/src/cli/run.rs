@@ -35,6 +35,9 @@ pub(super) struct RunOptions {
     /// Keep the history and the daemon's state in this folder [default: /var/lib/netconn].
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
+    /// Become this user when started by root, by name or number; root stays root [default: netconn, if it exists].
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
     /// Keep no history for `netconn search`.
     #[arg(long)]
     no_history: bool,
@@ -75,6 +78,7 @@ pub(super) fn run(options: RunOptions) -> Result<Exit> {
         socket,
         config,
         state_dir,
+        user,
         no_history,
         ebpf_log,
         without_hook,
@@ -91,6 +95,7 @@ pub(super) fn run(options: RunOptions) -> Result<Exit> {
         }
         config.socket = socket.clone().unwrap_or(config.socket);
         config.state_dir = state_dir.clone().unwrap_or(config.state_dir);
+        config.user = user.clone().unwrap_or(config.user);
         // The option can only switch it off.
         config.history &= !no_history;
         config.ebpf_log = ebpf_log.unwrap_or(config.ebpf_log);

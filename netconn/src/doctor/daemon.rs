@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use netconn_model::{
     fact::LossStage,
     health::{
-        Conversion, FlowCounts, Health, HistoryHealth, LostEventCounts, MissingCapability, OutputHealth, OutputState,
-        Privileges, UntoldCounts,
+        Conversion, Enforcement, FlowCounts, Health, HistoryHealth, LostEventCounts, MissingCapability, OutputHealth,
+        OutputState, PrivilegedChild, Privileges, UntoldCounts,
     },
 };
 
@@ -100,11 +100,49 @@ pub fn daemon(health: &Health) -> Vec<Check> {
 }
 
 /// Checks what the daemon may do.
-fn privileges(Privileges { missing }: &Privileges) -> Vec<Check> {
+fn privileges(privileges: &Privileges) -> Vec<Check> {
+    let Privileges { user, uid, capabilities, landlock, seccomp, denied_calls, last_denied_call, child, missing } =
+        privileges;
+    let of = |capabilities: &[String]| match capabilities {
+        [] => "no capability".to_owned(),
+        some => some.join(", "),
+    };
+    let mut finding = format!("user {user}, {}", of(capabilities));
+    let mut mark = Mark::Good;
+    if *uid == 0 {
+        mark = Mark::Fair;
+        finding.push_str(
+            ": it stays root, with its privileges; `useradd -r -s /usr/sbin/nologin netconn`, and the next start becomes that user",
+        );
+    }
+    // Older kernels lack some of it: no reason to do anything.
+    finding.push_str(match landlock {
+        Enforcement::Full => "; Landlock",
+        Enforcement::Partial => "; as much of Landlock as this kernel has",
+        Enforcement::None => "; no Landlock",
+    });
+    finding.push_str(if *seccomp { "; filter of system calls" } else { "; no filter of system calls" });
+    if *denied_calls != 0 {
+        mark = Mark::Bad;
+        let last = last_denied_call.unwrap_or_default();
+        finding.push_str(&format!(", which has denied {denied_calls} calls, the last number {last}: please report it"));
+    }
+    if let Some(PrivilegedChild { pid, capabilities, alive, failures }) = child {
+        finding.push_str(&format!("; privileged child {pid}: {}", of(capabilities)));
+        if !alive {
+            mark = Mark::Bad;
+            finding.push_str(", it has ended: restart netconn");
+        } else if *failures != 0 {
+            mark = Mark::Fair;
+            finding.push_str(&format!(", {failures} requests without an answer"));
+        }
+    }
+    let mut checks = vec![Check::new(mark, "privileges", finding)];
     let lack = |MissingCapability { capability, without }: &MissingCapability| {
         Check::new(Mark::Fair, capability, format!("the daemon was not given it: {without}"))
     };
-    missing.iter().map(lack).collect()
+    checks.extend(missing.iter().map(lack));
+    checks
 }
 
 /// Returns how many events the configuration has kept from being made; `None` if it has kept none.
@@ -265,7 +303,7 @@ mod tests {
         let (empty_bounding_set, first_filter) = (Some(true), Some(true));
         let confinement =
             Confinement { uid: 61_184, has_own_user: true, landlock, seccomp, empty_bounding_set, first_filter };
-        let less = Confinement { has_own_user: false, landlock: Enforcement::None, ..confinement };
+        let less = Confinement { uid: 0, has_own_user: false, landlock: Enforcement::None, ..confinement };
         let open = Confinement { empty_bounding_set: Some(false), first_filter: Some(false), ..confinement };
         let well = HistoryHealth {
             output: output.clone(),

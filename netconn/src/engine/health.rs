@@ -4,11 +4,16 @@ use std::collections::BTreeMap;
 
 use netconn_model::{
     fact::protocol_names,
-    health::{FlowCounts, Health, LostEventCounts, RecordCounts, UntoldCounts},
+    health::{FlowCounts, Health, LostEventCounts, PrivilegedChild, Privileges, RecordCounts, UntoldCounts},
     state,
 };
 
-use crate::{engine::run::Engine, kernel::preflight, table::flows::Flows};
+use crate::{
+    engine::run::Engine,
+    kernel::preflight,
+    privileged::{self, ChildStatus, filter, rights},
+    table::flows::Flows,
+};
 
 impl Engine {
     /// Returns the health report, without what the server alone knows.
@@ -16,6 +21,7 @@ impl Engine {
         let losses = self.losses();
         let state = &self.state;
         let incomplete = state.incomplete();
+        let (denied_calls, last_denied_call) = filter::denied();
         let mut health = Health {
             sensor_id: state.sensor.id.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -30,7 +36,7 @@ impl Engine {
             missing_members: self.capture.missing_members().iter().map(ToString::to_string).collect(),
             complete: incomplete.is_empty(),
             incomplete,
-            privileges: state.privileges.clone(),
+            privileges: Privileges { child: child(), denied_calls, last_denied_call, ..state.privileges.clone() },
             repairs: state.repairs,
             connections: state.table.len(),
             states: state.table.states().map(|(known, count)| (state::name(known).to_owned(), count)).collect(),
@@ -66,6 +72,13 @@ impl Engine {
         self.publisher.report(&mut health);
         health
     }
+}
+
+/// Returns the state of the privileged child.
+fn child() -> Option<PrivilegedChild> {
+    let ChildStatus { pid, capabilities, is_alive, failures } = privileged::child()?;
+    let capabilities = rights::names(capabilities).into_iter().map(str::to_owned).collect();
+    Some(PrivilegedChild { pid, capabilities, alive: is_alive, failures })
 }
 
 fn flows(flows: &Flows, uncounted: u64) -> FlowCounts {

@@ -34,6 +34,13 @@ pub fn packet_sockets(capture: &mut Capture, mut meanwhile: impl FnMut(&mut Ring
         let rings = capture.rings();
         // Without a thread they stay unknown.
         found.assign_owners(&iterate::beside(open::owners, || meanwhile(rings)).unwrap_or_default());
+        if found.sockets.iter().any(|socket| socket.owner.tgid == 0) {
+            found.unlisted.push(
+                "which processes have packet sockets open is not known: without iter/task_file it takes privileges that the daemon has \
+                 given up"
+                    .into(),
+            );
+        }
     }
     found
 }

@@ -25,6 +25,7 @@ use crate::{
         iterate::Unreached,
     },
     names::Names,
+    privileged,
     process::{Process, Processes, title::Titles},
     table::{
         Change, Connection, Effects, Table, failure_of,
@@ -178,6 +179,13 @@ impl State {
     /// Returns why the tables lack something that the kernel has, in sentences; none if they do not.
     pub(super) fn incomplete(&self) -> Vec<String> {
         let mut sentences = self.unreached.sentences();
+        if privileged::child().is_some_and(|child| !child.is_alive) {
+            sentences.push(
+                "the privileged child has ended: sockets of other network namespaces that are older than netconn, or whose records were \
+                 lost, are missing; restart netconn"
+                    .into(),
+            );
+        }
         if !self.is_complete {
             sentences.push(
                 "the kernel's sockets could not be read: what was there before, or was lost, is not shown; see the log"

@@ -17,11 +17,14 @@ pub enum Fault {
     Unseen,
     /// The engine does nothing any more after SIGUSR1.
     Stuck,
+    /// The daemon makes a system call that is not in its list.
+    DeniedCall,
 }
 
 impl Fault {
     /// Names of all faults, in their order.
-    pub const NAMES: [&'static str; 6] = ["memory", "short-reads", "read-again", "broken-reads", "unseen", "stuck"];
+    pub const NAMES: [&'static str; 7] =
+        ["memory", "short-reads", "read-again", "broken-reads", "unseen", "stuck", "denied-call"];
 }
 
 impl FromStr for Fault {
@@ -35,6 +38,7 @@ impl FromStr for Fault {
             "broken-reads" => Ok(Self::BrokenReads),
             "unseen" => Ok(Self::Unseen),
             "stuck" => Ok(Self::Stuck),
+            "denied-call" => Ok(Self::DeniedCall),
             _ => Err(format!("{name} is none of {}", Self::NAMES.join(", "))),
         }
     }
@@ -51,7 +55,7 @@ mod tests {
         }
         assert_eq!(
             "flood".parse::<Fault>().unwrap_err(),
-            "flood is none of memory, short-reads, read-again, broken-reads, unseen, stuck"
+            "flood is none of memory, short-reads, read-again, broken-reads, unseen, stuck, denied-call"
         );
     }
 }

@@ -4,9 +4,11 @@ use std::{
     collections::{BTreeSet, HashSet},
     fs::{self, File},
     io::{self, Read},
-    iter, mem,
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
+    mem,
+    os::{
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+        unix::fs::MetadataExt as _,
+    },
     sync::{Mutex, PoisonError},
     thread,
     time::Duration,
@@ -16,15 +18,17 @@ use aya::programs::Iter;
 use bytemuck::AnyBitPattern;
 use netconn_common::{FileRecord, Owner};
 use nix::{
-    sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, setns},
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,
 };
 use tracing::debug;
 
-use crate::kernel::{
-    fault::Fault,
-    load::undisturbed,
-    preflight::{Capability, CapabilitySet},
+use crate::{
+    kernel::{fault::Fault, load::undisturbed},
+    privileged::{
+        NetFile,
+        namespaces::{self, Found, Way},
+    },
 };
 
 /// Most bytes that one read returns (`bpf_seq_read` in `kernel/bpf/bpf_iter.c`: `PAGE_SIZE << 3`).
@@ -38,6 +42,8 @@ const MEANWHILE: Duration = Duration::from_millis(1);
 const AGAIN_MAX: u32 = 1000;
 /// The process's own network namespace, whatever namespace the calling thread has entered.
 pub(super) const OWN_NAMESPACE: &str = "/proc/self/ns/net";
+/// Where `ip netns` keeps network namespaces with names.
+const NAMES: &str = "/run/netns";
 
 /// Which network namespaces were read, and what is known of those that were not.
 #[derive(Clone, Debug, Default)]
@@ -149,7 +155,7 @@ pub(super) fn namespaces<C: Collect>(
     };
     // The own namespace before the others: there is no need to come back to it.
     let read_own = || if own.is_none_or(&wanted) { read_here() } else { Ok(C::default()) };
-    let read_other = |(inode, namespace): &(u64, File)| match setns(namespace, CloneFlags::CLONE_NEWNET) {
+    let read_other = |(inode, namespace): &(u64, File)| match namespaces::enter(namespace) {
         // Also without a reading: that there are no sockets is known as well.
         Ok(()) => read_here().map(Some),
         Err(error) => {
@@ -268,12 +274,9 @@ const THIS_THREAD: Pid = Pid::from_raw(0);
 fn run(program: &Mutex<&mut Iter>, faults: &[Fault], found: &mut impl Collect) -> io::Result<()> {
     let file = {
         // Locked only while it is attached: the two threads read their files at the same time.
-        let mut program = program.lock().unwrap_or_else(PoisonError::into_inner);
-        undisturbed(|| {
-            let link = program.attach().map_err(io::Error::other)?;
-            let link = program.take_link(link).map_err(io::Error::other)?;
-            link.into_file().map_err(io::Error::other)
-        })?
+        let program = program.lock().unwrap_or_else(PoisonError::into_inner);
+        let program = program.fd().map_err(io::Error::other)?;
+        undisturbed(|| namespaces::iterator(link(program.as_fd())?.as_fd()))?
     };
     if faults.is_empty() { read(file, found) } else { read(Faulty { inner: file, faults, reads: 0 }, found) }
 }
@@ -291,6 +294,24 @@ pub fn oldest(files: &[FileRecord], number: impl Fn(&FileRecord) -> u64) -> hash
     found
 }
 
+/// Makes a link of an iterator's program. aya has no way to its descriptor.
+fn link(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    /// `BPF_LINK_CREATE` of `enum bpf_cmd` and `BPF_TRACE_ITER` of `enum bpf_attach_type`, `include/uapi/linux/bpf.h`.
+    const BPF_LINK_CREATE: libc::c_int = 28;
+    const BPF_TRACE_ITER: u32 = 28;
+    // `struct { __u32 prog_fd; __u32 target_fd; __u32 attach_type; __u32 flags; … } link_create` of `union bpf_attr`.
+    let attributes = [program.as_raw_fd().cast_unsigned(), 0, BPF_TRACE_ITER, 0, 0, 0, 0, 0];
+    // SAFETY: the kernel reads as many bytes as are told, which outlive the call.
+    let made =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_CREATE, &raw const attributes, size_of_val(&attributes)) };
+    if made < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let number = RawFd::try_from(made).map_err(io::Error::other)?;
+    // SAFETY: the kernel has made it just now, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
 /// Assigns each socket without an owner to the process that has it open; to the oldest process if there are several. Each
 /// socket comes with its [`FileRecord::socket`].
 pub fn assign_owners<'a>(sockets: impl IntoIterator<Item = (u64, &'a mut Owner)>, files: &[FileRecord]) {
@@ -305,28 +326,33 @@ pub fn assign_owners<'a>(sockets: impl IntoIterator<Item = (u64, &'a mut Owner)>
 /// Returns whether the calling thread's network namespace has TCP sockets or minisocks: the kernel counts them
 /// (`sockstat_seq_show` in `net/ipv4/proc.c`).
 pub(super) fn has_sockets() -> bool {
-    // Read twice: the kernel sums per-CPU counters, so a socket that is opened on one CPU and closed on another during the sum
+    // Twice: the kernel sums per-CPU counters, so a socket that is opened on one CPU and closed on another during the sum
     // can make it zero.
-    (0..2).any(|_| is_any("sockstat", "TCP:", &["inuse", "tw"]) || is_any("sockstat6", "TCP6:", &["inuse"]))
+    is_any(NetFile::Sockstat, "TCP:", &["inuse", "tw"], 2) || is_any(NetFile::Sockstat6, "TCP6:", &["inuse"], 2)
 }
 
 /// Returns whether the calling thread's network namespace has UDP sockets.
 pub(super) fn has_datagrams() -> bool {
-    (0..2).any(|_| is_any("sockstat", "UDP:", &["inuse"]) || is_any("sockstat6", "UDP6:", &["inuse"]))
+    is_any(NetFile::Sockstat, "UDP:", &["inuse"], 2) || is_any(NetFile::Sockstat6, "UDP6:", &["inuse"], 2)
 }
 
 /// Returns whether the calling thread's network namespace has minisocks of connections that are over.
 pub(super) fn has_minisocks() -> bool {
     // Once: this is a single counter, not a sum over CPUs, and IPv6 shares it.
-    is_any("sockstat", "TCP:", &["tw"])
+    is_any(NetFile::Sockstat, "TCP:", &["tw"], 1)
 }
 
-/// Returns whether one of these numbers is not 0, in a line of a file about the calling thread's network namespace. A number
+/// Returns whether one of these numbers is not 0 in one of several looks, in a line of a file about the calling thread's network namespace. A number
 /// that cannot be read counts as not 0; without the file the kernel lacks the protocol.
-fn is_any(file: &str, line: &str, names: &[&str]) -> bool {
-    // Not `/proc/self`: that shows the namespace of the process's first thread.
-    match fs::read_to_string(Path::new("/proc/thread-self/net").join(file)) {
-        Ok(text) => names.iter().any(|name| number_in(&text, line, name) != Some(0)),
+fn is_any(file: NetFile, line: &str, names: &[&str], times: u32) -> bool {
+    match namespaces::Text::open(file) {
+        Ok(mut file) => (0..times).any(|_| match file.read() {
+            Ok(text) => {
+                let text = String::from_utf8_lossy(&text);
+                names.iter().any(|name| number_in(&text, line, name) != Some(0))
+            }
+            Err(_) => true,
+        }),
         Err(error) => error.kind() != io::ErrorKind::NotFound,
     }
 }
@@ -368,59 +394,27 @@ pub fn own_namespace() -> Option<u64> {
 /// Returns handles of all network namespaces that a process is in or that have a name, except this process's own.
 pub(super) fn other_namespaces() -> Others {
     let mut seen: HashSet<u64> = own_namespace().into_iter().collect();
-    let mut found = Vec::new();
-    let mut hidden = 0;
-    for path in namespace_paths() {
-        // A process may have moved between `stat` and `open`: what counts is the inode of the open file.
-        // `stat` first, so that each namespace is opened only once.
-        let metadata = match fs::metadata(&path) {
-            Ok(metadata) => metadata,
-            Err(error) => {
-                // Any other error: the process has ended, or the entry is none of a process.
-                hidden += usize::from(error.kind() == io::ErrorKind::PermissionDenied);
-                continue;
-            }
-        };
-        if !seen.contains(&metadata.ino())
-            && let Ok(file) = File::open(&path)
-            && let Ok(metadata) = file.metadata()
-            && seen.insert(metadata.ino())
-        {
-            found.push((metadata.ino(), file));
-        }
-    }
-    // A security module may hide a process even so, such as the first one of a sandbox: others show its namespace as a rule, and no
-    // capability would help.
-    let is_told = hidden == 0 || CapabilitySet::of_this_process().has(Capability::SysPtrace);
-    Others { found, hidden: if is_told { 0 } else { hidden } }
+    let Found { namespaces, hidden } = namespaces::find(NAMES.as_ref(), true);
+    let handles = namespaces.into_iter().filter_map(|(inode, _, handle)| Some((inode, handle?)));
+    Others { found: handles.filter(|(inode, _)| seen.insert(*inode)).collect(), hidden }
 }
 
-/// Returns the inode and a path of each network namespace as [`other_namespaces`] does.
-pub(super) fn namespace_places() -> Vec<(u64, PathBuf)> {
+/// Returns the inode of each network namespace as [`other_namespaces`] does, and how it can be opened.
+pub(super) fn namespace_places() -> Vec<(u64, Way)> {
     let mut seen: HashSet<u64> = own_namespace().into_iter().collect();
-    let inode = |path: &PathBuf| fs::metadata(path).ok().map(|metadata| metadata.ino());
-    let places = namespace_paths().filter_map(|path| Some((inode(&path)?, path)));
-    places.filter(|(inode, _)| seen.insert(*inode)).collect()
+    let found = namespaces::find(NAMES.as_ref(), false).namespaces;
+    found.into_iter().filter(|(inode, ..)| seen.insert(*inode)).map(|(inode, way, _)| (inode, way)).collect()
 }
 
 /// Returns a handle of the network namespace with this inode, if it is the process's own, another process is in it, or it has
 /// a name. Looks at every process if need be: 1 ms with 71 processes.
 pub fn namespace(inode: u64) -> Option<File> {
+    if own_namespace() == Some(inode) {
+        return File::open(OWN_NAMESPACE).ok();
+    }
+    let found = namespaces::find(NAMES.as_ref(), false).namespaces;
     // Checked again once opened: a process may have moved, or its id may have been reused.
-    iter::once(PathBuf::from(OWN_NAMESPACE))
-        .chain(namespace_paths())
-        .filter(|path| fs::metadata(path).is_ok_and(|metadata| metadata.ino() == inode))
-        .filter_map(|path| File::open(path).ok())
-        .find(|file| file.metadata().is_ok_and(|metadata| metadata.ino() == inode))
-}
-
-/// Returns the paths of network namespaces, many of them more than once.
-fn namespace_paths() -> impl Iterator<Item = PathBuf> {
-    entries("/proc").map(|folder| folder.join("ns/net")).chain(entries("/run/netns"))
-}
-
-fn entries(folder: &str) -> impl Iterator<Item = PathBuf> + use<> {
-    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
+    found.iter().filter(|(found, ..)| *found == inode).find_map(|(_, way, _)| way.open(inode).ok())
 }
 
 fn read(mut file: impl Read, found: &mut impl Collect) -> io::Result<()> {

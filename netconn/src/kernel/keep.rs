@@ -2,22 +2,29 @@
 //! every connection, and flows with their counters.
 
 use std::{
-    fs::{self, DirBuilder, Permissions},
+    fs::{self, DirBuilder, OpenOptions, Permissions},
     io,
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    },
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use aya::maps::{MapInfo, MapType};
 use netconn_common::{DatagramSocketState, FOLDED_FROM, Flow, FlowKey, STATE_VERSION, TcpSocketState, map};
+use netconn_model::config::DEFAULT_USER;
 use nix::{
     mount::{MsFlags, mount},
     sys::{
         statfs::{FsType, statfs},
         statvfs::{FsFlags, statvfs},
     },
-    unistd::geteuid,
+    unistd::{Uid, User, geteuid},
 };
+
+use crate::privileged::account::Account;
 
 /// The usual mount point of the BPF file system.
 const BPF_FS: &str = "/sys/fs/bpf";
@@ -63,6 +70,36 @@ impl Shape {
     }
 }
 
+/// The folder of a user who cannot reach it by its path: the mount point is root's alone (systemd: mode 0700).
+static HANDED_OVER: OnceLock<OwnedFd> = OnceLock::new();
+
+/// Returns the folder of the pins of a user. Those of root are netconn's, too.
+fn folder_of(uid: u32) -> PathBuf {
+    let name = User::from_uid(Uid::from_raw(uid)).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
+    if uid == 0 || name == DEFAULT_USER { FOLDER.into() } else { format!("{FOLDER}-{name}").into() }
+}
+
+/// Prepares the BPF file system while this process is root, which only root can, and gives the pins to the account that it becomes.
+///
+/// # Errors
+///
+/// When nothing can be pinned; the message says why.
+pub fn hand_over(account: &Account) -> Result<(), String> {
+    prepare_file_system()?;
+    let path = folder_of(account.uid);
+    let fail = |error: io::Error| format!("nothing can be pinned in {}: {error}", path.display());
+    prepare_folder(&path, account.uid)?;
+    account.take(&path);
+    for pin in fs::read_dir(&path).map_err(fail)?.flatten() {
+        account.take(&pin.path());
+    }
+    let folder =
+        OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(&path).map_err(fail)?;
+    // It is set once: a daemon starts once in a process.
+    let _ = HANDED_OVER.set(folder.into());
+    Ok(())
+}
+
 /// Returns the shapes of all maps that are kept, as the eBPF object declares them.
 fn shapes(max_flows: u32) -> [(&'static str, Shape); 4] {
     [
@@ -85,14 +122,21 @@ pub(super) fn folded_max(max_flows: u32) -> u32 {
 ///
 /// When nothing can be pinned; the message says why.
 pub fn places(id: &str, max_flows: u32) -> Result<Places, String> {
+    let folder = match HANDED_OVER.get() {
+        Some(folder) => format!("/proc/self/fd/{}", folder.as_raw_fd()).into(),
+        None => {
+            let folder = folder_of(geteuid().as_raw());
+            prepare_file_system()?;
+            prepare_folder(&folder, geteuid().as_raw())?;
+            folder
+        }
+    };
     let fail = |error: io::Error| format!("nothing can be pinned in {FOLDER}: {error}");
-    prepare_file_system()?;
-    prepare_folder(Path::new(FOLDER))?;
     let shapes = shapes(max_flows).map(|(map, shape)| {
         let name = shape.pin_name(id, map);
         (map, name, shape)
     });
-    for entry in fs::read_dir(FOLDER).map_err(fail)?.flatten() {
+    for entry in fs::read_dir(&folder).map_err(fail)?.flatten() {
         let file = entry.file_name();
         let is_ours = file.to_string_lossy().starts_with(&format!("{id}-"));
         let shape = shapes.iter().find(|(_, name, _)| file == **name).map(|(.., shape)| shape);
@@ -106,7 +150,7 @@ pub fn places(id: &str, max_flows: u32) -> Result<Places, String> {
             removed.map_err(|error| format!("'{}' is in the way in {FOLDER}: {error}", file.display()))?;
         }
     }
-    Ok(shapes.into_iter().map(|(map, name, _)| (map, Path::new(FOLDER).join(name))).collect())
+    Ok(shapes.into_iter().map(|(map, name, _)| (map, folder.join(name))).collect())
 }
 
 /// Returns the paths of all pins, also of other sensors and other versions.
@@ -143,8 +187,8 @@ fn prepare_file_system() -> Result<(), String> {
     if is_trusted(owner) { Ok(()) } else { Err(format!("the BPF file system at {BPF_FS} belongs to user {owner}")) }
 }
 
-/// Creates the folder of the pins if need be, for this user alone.
-fn prepare_folder(folder: &Path) -> Result<(), String> {
+/// Creates the folder of the pins if need be, for this user alone. That of `user` is good, too.
+fn prepare_folder(folder: &Path, user: u32) -> Result<(), String> {
     let fail = |error: io::Error| format!("nothing can be pinned in {}: {error}", folder.display());
     let create = || DirBuilder::new().mode(FOLDER_MODE).create(folder);
     match create() {
@@ -156,7 +200,7 @@ fn prepare_folder(folder: &Path) -> Result<(), String> {
     if !found.is_dir() {
         return Err(format!("{} is no folder", folder.display()));
     }
-    if !is_trusted(found.uid()) {
+    if !is_trusted(found.uid()) && found.uid() != user {
         // An empty one is worth nothing to its owner, who had to be faster than the first daemon to make it.
         return fs::remove_dir(folder).and_then(|()| create()).map_err(|error| {
             format!("{} belongs to user {} and cannot be replaced: {error}", folder.display(), found.uid())
@@ -196,13 +240,13 @@ mod tests {
         let above = tempfile::tempdir().unwrap();
         let folder = above.path().join("netconn");
         let mode = || fs::symlink_metadata(&folder).unwrap().mode() & 0o777;
-        prepare_folder(&folder).unwrap();
+        prepare_folder(&folder, 0).unwrap();
         fs::set_permissions(&folder, Permissions::from_mode(0o777)).unwrap();
-        prepare_folder(&folder).unwrap();
+        prepare_folder(&folder, 0).unwrap();
         assert_eq!(mode(), FOLDER_MODE);
         fs::remove_dir(&folder).unwrap();
         fs::write(&folder, "").unwrap();
-        assert!(prepare_folder(&folder).unwrap_err().ends_with(" is no folder"));
+        assert!(prepare_folder(&folder, 0).unwrap_err().ends_with(" is no folder"));
         fs::remove_file(&folder).unwrap();
         if !geteuid().is_root() {
             return; // Only root can give a folder away.
@@ -210,10 +254,10 @@ mod tests {
         fs::create_dir(&folder).unwrap();
         fs::write(folder.join("planted"), "").unwrap();
         chown(&folder, Some(65_534), None).unwrap();
-        let error = prepare_folder(&folder).unwrap_err();
+        let error = prepare_folder(&folder, 0).unwrap_err();
         assert!(error.contains("belongs to user 65534 and cannot be replaced"), "{error}");
         fs::remove_file(folder.join("planted")).unwrap();
-        prepare_folder(&folder).unwrap();
+        prepare_folder(&folder, 0).unwrap();
         assert_eq!((mode(), fs::metadata(&folder).unwrap().uid()), (FOLDER_MODE, 0));
     }
 }

@@ -15,6 +15,7 @@ pub mod iterate;
 mod sock_diag;
 pub mod diag;
 pub mod socket_info;
+pub mod links;
 pub mod packet_socket;
 pub mod packet_watch;
 pub mod other_socket;

@@ -5,17 +5,19 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs::{self, File},
+    fs::File,
     io, thread,
 };
 
 use netconn_common::{AF_PACKET, AF_XDP, Owner, PacketSocketRecord, UNKNOWN_U32};
-use nix::{
-    net::if_::if_indextoname,
-    sched::{CloneFlags, setns},
-};
 
-use crate::kernel::iterate::{self, Others};
+use crate::{
+    kernel::{
+        iterate::{self, Others},
+        links,
+    },
+    privileged::{NetFile, namespaces},
+};
 
 /// A packet socket and a process that has it open; one for each process if there are several.
 #[derive(Clone, Debug, PartialEq)]
@@ -216,7 +218,7 @@ impl Namespaces {
         let mut found = Vec::new();
         let PacketSockets { unlisted, unread, .. } = &mut *sockets;
         let looked = self.each(|namespace, entered| {
-            let text = entered.and_then(|()| fs::read_to_string("/proc/thread-self/net/packet"));
+            let text = entered.and_then(|()| namespaces::text(NetFile::Packet));
             match text {
                 Ok(text) => found.extend(parsed(&text, namespace)),
                 // The kernel has no such sockets.
@@ -255,10 +257,13 @@ impl Namespaces {
             if entered.is_err() {
                 return;
             }
-            for socket in sockets.iter_mut().filter(|socket| socket.namespace == namespace && is_bound(socket)) {
-                let name = if_indextoname(socket.device.unwrap_or(0)).ok();
-                socket.interface = name.map(|name| name.to_string_lossy().into_owned());
+            let mut bound =
+                sockets.iter_mut().filter(|socket| socket.namespace == namespace && is_bound(socket)).peekable();
+            if bound.peek().is_none() {
+                return;
             }
+            let names: HashMap<u32, String> = links::names().unwrap_or_default().into_iter().collect();
+            bound.for_each(|socket| socket.interface = names.get(&socket.device.unwrap_or(0)).cloned());
         });
     }
 
@@ -270,7 +275,7 @@ impl Namespaces {
                 visit(self.own, Ok(()));
                 for (namespace, file) in &self.others {
                     // After an error the thread is still in the namespace before; `visit` must not look then.
-                    visit(*namespace, setns(file, CloneFlags::CLONE_NEWNET).map_err(Into::into));
+                    visit(*namespace, namespaces::enter(file));
                 }
             })?;
             visitor.join().map_err(|_| io::Error::other("a thread panicked"))

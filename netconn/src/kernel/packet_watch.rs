@@ -4,10 +4,9 @@
 
 use std::{
     collections::HashSet,
-    fs::{self, File},
+    fs::File,
     io,
     os::unix::fs::MetadataExt as _,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -16,9 +15,14 @@ use std::{
     time::Duration,
 };
 
-use nix::sched::{CloneFlags, setns};
-
-use crate::kernel::{iterate, packet_socket};
+use crate::{
+    kernel::{iterate, packet_socket},
+    os,
+    privileged::{
+        NetFile,
+        namespaces::{self, Way},
+    },
+};
 
 /// Time between two looks. A socket that lives for less may be missed.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -44,6 +48,7 @@ impl PacketWatch {
         let has_changed = Arc::new(AtomicBool::new(false));
         let to_engine = Arc::downgrade(&has_changed);
         thread::Builder::new().name("netconn-packet".into()).spawn(move || {
+            os::lower_thread_priority();
             let (mut namespaces, mut before) = (Namespaces::default(), None::<Places>);
             for look in 0_u32.. {
                 let is_search = look.is_multiple_of(SEARCH_EVERY);
@@ -70,10 +75,10 @@ impl PacketWatch {
     }
 }
 
-/// The network namespaces beside the own one, each by a path. They are opened for each look only: an open handle would keep a
+/// The network namespaces beside the own one, each by a way to it. They are opened for each look only: an open handle would keep a
 /// namespace in being.
 #[derive(Default)]
-struct Namespaces(Vec<(u64, PathBuf)>);
+struct Namespaces(Vec<(u64, Way)>);
 
 impl Namespaces {
     /// Reads all lists; searches for namespaces before if that is wanted, or if one is not where it was. Returns `None` if the own
@@ -99,17 +104,16 @@ impl Namespaces {
         let inode = own.metadata().ok()?.ino();
         add(inode, &mut found);
         let mut missing = HashSet::new();
-        for (inode, path) in &self.0 {
-            let file = File::open(path).ok().filter(|file| file.metadata().is_ok_and(|place| place.ino() == *inode));
-            match file {
+        for (inode, way) in &self.0 {
+            match way.open(*inode) {
                 // Without the privilege to enter it, nothing changes there as far as is known.
-                Some(file) if setns(&file, CloneFlags::CLONE_NEWNET).is_ok() => add(*inode, &mut found),
-                Some(_) => {}
-                None => _ = missing.insert(*inode),
+                Ok(file) if namespaces::enter(&file).is_ok() => add(*inode, &mut found),
+                Ok(_) => {}
+                Err(_) => _ = missing.insert(*inode),
             }
         }
         // Back, or the next look would take another namespace for the own one.
-        if !self.0.is_empty() && setns(&own, CloneFlags::CLONE_NEWNET).is_err() {
+        if !self.0.is_empty() && namespaces::enter(&own).is_err() {
             return None;
         }
         Some((found, missing))
@@ -123,8 +127,7 @@ fn within<'a>(places: &'a Places, namespaces: &'a HashSet<u64>) -> impl Iterator
 
 /// Adds the packet sockets of the calling thread's namespace. Without the file the kernel has none.
 fn add(namespace: u64, found: &mut Places) {
-    let (Ok(namespace), Ok(text)) = (u32::try_from(namespace), fs::read_to_string("/proc/thread-self/net/packet"))
-    else {
+    let (Ok(namespace), Ok(text)) = (u32::try_from(namespace), namespaces::text(NetFile::Packet)) else {
         return;
     };
     found.extend(packet_socket::places(&text, namespace));
@@ -136,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_namespace_that_vanishes_hides_no_list() {
-        let gone = Namespaces(vec![(7, "/proc/0/ns/net".into())]);
+        let gone = Namespaces(vec![(7, Way::Process(5_000_000))]);
         let (found, missing) = gone.read().unwrap();
         assert_eq!(missing, [7].into());
         assert!(found.iter().all(|(namespace, _)| u64::from(*namespace) == iterate::own_namespace().unwrap()));

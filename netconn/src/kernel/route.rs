@@ -20,20 +20,14 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     route::{RouteAttribute, RouteMessage, RouteType},
 };
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
-use nix::{
-    sched::{CloneFlags, setns},
-    sys::{
-        socket::{
-            AddressFamily as Family, SockFlag, SockType, SockaddrIn6, connect, getsockname, setsockopt, socket,
-            sockopt::ReceiveTimeout,
-        },
-        time::{TimeVal, TimeValLike as _},
-    },
+use netlink_sys::{SocketAddr, protocols::NETLINK_ROUTE};
+use nix::sys::{
+    socket::{SockaddrIn6, connect, getsockname, setsockopt, sockopt::ReceiveTimeout},
+    time::{TimeVal, TimeValLike as _},
 };
 use tracing::debug;
 
-use crate::kernel::iterate;
+use crate::{kernel::iterate, os, privileged::namespaces};
 
 /// Most look-ups that wait; more are refused.
 const WAITING_MAX: usize = 1024;
@@ -108,6 +102,7 @@ impl Routes {
 
 /// Answers until nobody can ask any more. Wakes up without a question only to release namespaces.
 fn run(questions: &Receiver<RouteQuestion>, answer: impl Fn(RouteAnswer)) {
+    os::lower_thread_priority();
     let mut asker = Asker::new();
     loop {
         // At home it holds no namespace, so it may sleep for as long as nothing fails.
@@ -185,7 +180,7 @@ impl Asker {
         let found = self.namespaces.iter().find(|namespace| namespace.inode == inode);
         let Some(file) = found.and_then(|namespace| namespace.file.as_ref()) else { return false };
         // On an error the thread stays where it was, which `here` still names.
-        match setns(file, CloneFlags::CLONE_NEWNET) {
+        match namespaces::enter(file) {
             Ok(()) => self.here = Some(inode),
             Err(error) => debug!("a network namespace cannot be entered: {error}"),
         }
@@ -250,7 +245,7 @@ fn errno_here(question: &RouteQuestion) -> Option<u32> {
 /// `net/ipv6/ip6_output.c`). Netlink does not report it; connecting a UDP socket reveals it without sending anything.
 fn source(remote: Ipv6Addr, device: u32) -> io::Result<IpAddr> {
     // Not bound: netconn would report a bound UDP socket.
-    let asking = socket(Family::Inet6, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    let asking = namespaces::datagram()?;
     connect(asking.as_raw_fd(), &SockaddrIn6::from(SocketAddrV6::new(remote, DISCARD_PORT, 0, device)))?;
     let source: SockaddrIn6 = getsockname(asking.as_raw_fd())?;
     Ok(source.ip().into())
@@ -270,7 +265,7 @@ fn look_up(question: &RouteQuestion) -> Option<u32> {
 /// Asks the kernel for a route.
 fn exchange(question: &RouteQuestion) -> io::Result<NetlinkPayload<RouteNetlinkMessage>> {
     // Each time anew: a socket belongs to the namespace in which it was made.
-    let socket = Socket::new(NETLINK_ROUTE)?;
+    let socket = namespaces::netlink(NETLINK_ROUTE)?;
     // A connected socket only hears the kernel (`netlink_getsockbyportid` in net/netlink/af_netlink.c).
     socket.connect(&SocketAddr::new(0, 0))?;
     setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(PATIENCE_SECONDS))?;

@@ -7,7 +7,9 @@ use std::{
 
 use netconn_common::AF_INET;
 use netconn_model::fact::End;
-use netlink_sys::{Socket, SocketAddr as NetlinkAddress, protocols::NETLINK_SOCK_DIAG};
+use netlink_sys::{SocketAddr as NetlinkAddress, protocols::NETLINK_SOCK_DIAG};
+
+use crate::privileged::namespaces;
 
 /// Room for one part of an answer (`netlink_dump` in `net/netlink/af_netlink.c`: 32 KiB).
 const ANSWER_BYTES: usize = 64 << 10;
@@ -57,7 +59,7 @@ pub(super) fn inet_request(family: u16, protocol: u16, states: u32, extensions: 
 ///
 /// When the kernel lacks the protocol (`ENOENT`), or does not allow it.
 pub(super) fn dump(request: &[u8], mut take: impl FnMut(&[u8])) -> io::Result<()> {
-    let socket = Socket::new(NETLINK_SOCK_DIAG)?;
+    let socket = namespaces::netlink(NETLINK_SOCK_DIAG)?;
     // A connected socket only hears the kernel (`netlink_getsockbyportid` in net/netlink/af_netlink.c).
     socket.connect(&NetlinkAddress::new(0, 0))?;
     let length = HEADER_BYTES + request.len();

@@ -4,12 +4,16 @@
 use hashbrown::{HashMap, hash_map::Entry};
 use netconn_common::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, UNKNOWN_U32, tcp_state};
 use netconn_model::fact::{End, Timer};
-use nix::sched::{CloneFlags, setns};
 use tracing::debug;
 
-use crate::kernel::{
-    iterate::{self, Others},
-    sock_diag::{ALL_STATES, INET_DIAG_CONG, INET_DIAG_INFO, InetMessage, attributes, dump, inet_request, long, word},
+use crate::{
+    kernel::{
+        iterate::{self, Others},
+        sock_diag::{
+            ALL_STATES, INET_DIAG_CONG, INET_DIAG_INFO, InetMessage, attributes, dump, inet_request, long, word,
+        },
+    },
+    privileged::namespaces,
 };
 
 /// Longest name of a congestion control (`TCP_CA_NAME_MAX` in `include/net/tcp.h`).
@@ -123,7 +127,7 @@ impl SocketInfos {
         infos.is_partial |= hidden != 0;
         for (inode, namespace) in found {
             if is_wanted(inode) {
-                match setns(&namespace, CloneFlags::CLONE_NEWNET) {
+                match namespaces::enter(&namespace) {
                     Ok(()) => infos.read_namespace(inode, parts),
                     Err(error) => {
                         debug!("a network namespace cannot be entered: {error}");

@@ -14,7 +14,7 @@ use nix::{
     unistd::{Uid, User},
 };
 
-use crate::{interfaces, process::cgroup};
+use crate::{interfaces, os, process::cgroup};
 
 /// Most user ids in the queue; further ones are refused and asked for again later.
 const USERS_MAX: usize = 1024;
@@ -73,6 +73,7 @@ impl Lookup {
         let of_users = to_engine.clone();
         // The threads end when the `Lookup` is dropped. Nobody joins them: a look-up may take long.
         thread::Builder::new().name("netconn-users".into()).spawn(move || {
+            os::lower_thread_priority();
             while let Ok(uid) = user_questions.recv() {
                 of_users.send(LookupAnswer::User(uid, look_up(uid)));
             }
@@ -80,6 +81,7 @@ impl Lookup {
         let of_interfaces = to_engine.clone();
         // Whoever makes many processes or namespaces makes its searches slow.
         thread::Builder::new().name("netconn-links".into()).spawn(move || {
+            os::lower_thread_priority();
             while let Ok(namespace) = interface_questions.recv() {
                 of_interfaces.send(LookupAnswer::Interfaces(namespace, interfaces::read(namespace)));
             }
@@ -142,6 +144,7 @@ impl<W: Fn()> Answers<W> {
 }
 
 fn answer_locally<W: Fn()>(cgroup_questions: &Receiver<()>, file: &Path, answers: &Answers<W>) {
+    os::lower_thread_priority();
     let mut stamp = file_stamp(file);
     loop {
         match cgroup_questions.recv_timeout(FILE_PAUSE) {

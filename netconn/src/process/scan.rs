@@ -18,9 +18,12 @@ use netconn_common::{ImageFile, UNKNOWN_U64, exec::ARGUMENTS_MAX};
 use procfs::process::Process;
 use tracing::warn;
 
-use crate::process::{
-    DELETED, Identity, Key,
-    redact::{Redacted, Redactor},
+use crate::{
+    privileged,
+    process::{
+        DELETED, Identity, Key,
+        redact::{Redacted, Redactor},
+    },
 };
 
 /// A process found in `/proc`.
@@ -102,7 +105,17 @@ const OF_USER_MAX: usize = 2;
 pub fn all() -> Vec<Scanned> {
     let Ok(names) = fs::read_dir("/proc") else { return Vec::new() };
     let ids = names.filter_map(|name| name.ok()?.file_name().to_str()?.parse().ok());
-    in_time(ids.collect(), &Threads::default(), read)
+    add_paths(in_time(ids.collect(), &Threads::default(), read))
+}
+
+/// Adds the executables, for all processes at once: each request to the privileged child takes time.
+fn add_paths(mut found: Vec<Scanned>) -> Vec<Scanned> {
+    let pids: Vec<u32> = found.iter().map(|process| process.key.tgid).collect();
+    for (process, path) in found.iter_mut().zip(privileged::executables(&pids)) {
+        // The path of a deleted file ends in " (deleted)", as `executable` writes it too.
+        process.path = path.map(|path| path.to_string_lossy().into_owned());
+    }
+    found
 }
 
 /// Returns the process with this key, if it still lives; as [`all`].
@@ -119,7 +132,7 @@ pub fn some(keys: impl IntoIterator<Item = Key>) -> Vec<Scanned> {
             wanted.entry(id).or_default().push(key);
         }
     }
-    let mut found = in_time(wanted.keys().copied().collect(), &Threads::default(), read);
+    let mut found = add_paths(in_time(wanted.keys().copied().collect(), &Threads::default(), read));
     found.retain_mut(|found| {
         let keys = i32::try_from(found.key.tgid).ok().and_then(|id| wanted.get(&id));
         let same = keys.into_iter().flatten().filter(|key| key.by_tick() == found.key);
@@ -348,8 +361,7 @@ fn without_arguments(process: &Process) -> Option<Scanned> {
         parent_start_ns: None,
         image: ImageFile::UNKNOWN,
         name: stat.comm,
-        // The path of a deleted file ends in " (deleted)", as `executable` writes it too.
-        path: process.exe().ok().map(|path| path.to_string_lossy().into_owned()),
+        path: None,
         arguments: None,
     })
 }

@@ -20,7 +20,7 @@ use super::{
     Key, TICK_NS,
     redact::{Redacted, Redactor},
 };
-use crate::patience::Patience;
+use crate::{os, patience::Patience};
 
 /// How long an answer holds: the parts of one list, and lists that are asked for one after the other, read each process once.
 const KEPT_NS: u64 = 1_000_000_000;
@@ -86,6 +86,7 @@ impl Titles {
         let (answer, answers) = sync_channel(1);
         // Nobody joins it: a reading may take long.
         thread::Builder::new().name("netconn-titles".into()).spawn(move || {
+            os::lower_thread_priority();
             while let Ok((key, known, redactor)) = asked.recv()
                 && answer.send(read(key, &known, &redactor)).is_ok()
             {}

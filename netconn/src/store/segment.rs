@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use crate::{
     clock::since_boot,
     line_file::{LineFile, MODE, WriteFailure},
-    search_program,
+    os, search_program,
     store::{
         EARLIER_MS, HistoryLimits, HistorySettings, SEGMENT_AGE_MAX,
         age_clock::{AgeClock, ClockReading},
@@ -105,7 +105,10 @@ impl HistoryWriter {
         let keeper_limits = Arc::new(Mutex::new(limits));
         let keeper = Keeper::new(directory.clone(), Arc::clone(&keeper_limits), timing, Arc::clone(&status));
         let thread = thread::Builder::new().name("netconn-history".into());
-        let keeper = thread.spawn(move || keeper.run(&receiver))?;
+        let keeper = thread.spawn(move || {
+            os::lower_thread_priority();
+            keeper.run(&receiver);
+        })?;
         Ok(Self {
             directory,
             group,

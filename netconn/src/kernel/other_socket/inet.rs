@@ -10,8 +10,14 @@ use procfs::{
     prelude::FromBufReadSI as _,
 };
 
+<<<<<<< HEAD
 use super::{Mptcp, OtherEnds, OtherSocket, of_user};
+use crate::privileged::{NetFile, namespaces};
+=======
+use super::{Ends, Mptcp, OtherSocket, of_user};
+>>>>>>> 09e7818 (privileges: seccomp, Landlock, and what is denied is told)
 use crate::kernel::sock_diag::{ALL_STATES, INET_DIAG_INFO, InetMessage, dump, inet_request, word};
+use crate::privileged::{NetFile, namespaces};
 
 /// `IPPROTO_SCTP`, `IPPROTO_RAW` and `IPPROTO_MPTCP` in `include/uapi/linux/in.h`.
 const IPPROTO_SCTP: u16 = 132;
@@ -71,11 +77,10 @@ fn of_raw(message: &InetMessage<'_>, namespace: u32) -> OtherSocket {
 }
 
 fn raw_of_proc(namespace: u32, found: &mut Vec<OtherSocket>) -> io::Result<()> {
-    for file in ["raw", "raw6"] {
-        // Not `/proc/self`: that shows the namespace of the process's first thread.
-        let text = match std::fs::read(format!("/proc/thread-self/net/{file}")) {
+    for file in [NetFile::Raw, NetFile::Raw6] {
+        let text = match namespaces::Text::open(file).and_then(|mut text| text.read()) {
             // Without IPv6.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && file == "raw6" => continue,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && file == NetFile::Raw6 => continue,
             read => read?,
         };
         // They have the columns of `/proc/net/udp` (`raw_sock_seq_show` in net/ipv4/raw.c).

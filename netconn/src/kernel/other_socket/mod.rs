@@ -5,17 +5,19 @@ mod inet;
 mod unix;
 mod vsock;
 
-use std::{collections::HashMap, fs, io, mem::size_of};
+use std::{collections::HashMap, io, mem::size_of};
 
 use netconn_common::{FileRecord, IPPROTO_ICMP, IPPROTO_ICMPV6, Owner, UNKNOWN_U32};
 use netconn_model::{
     fact::End,
     socket_kind::{SocketKind, SocketKinds},
 };
-use nix::sched::{CloneFlags, setns};
 use tracing::debug;
 
-use crate::kernel::iterate::{self, Others};
+use crate::{
+    kernel::iterate::{self, Others},
+    privileged::{NetFile, namespaces},
+};
 
 /// `SOCK_STREAM`, `SOCK_DGRAM` and `SOCK_SEQPACKET` in `include/linux/net.h`, with the names in rows.
 const FORMS: [(u8, &str); 3] = [(1, "STREAM"), (2, "DGRAM"), (5, "SEQPACKET")];
@@ -141,7 +143,7 @@ impl OtherSockets {
         }
         let others = if is_everywhere { iterate::other_namespaces() } else { Others::default() };
         for (inode, namespace) in others.found.into_iter().filter(|(inode, _)| is_wanted(*inode)) {
-            match setns(&namespace, CloneFlags::CLONE_NEWNET) {
+            match namespaces::enter(&namespace) {
                 Ok(()) => found.read_namespace(inode, kinds, &mut lacking),
                 Err(error) => {
                     found.unlisted.push(format!("sockets of the network namespace {inode} cannot be listed: {error}"));
@@ -195,7 +197,7 @@ impl OtherSockets {
             return;
         }
         // Names of protocols begin its lines; what cannot be read tells nothing.
-        let protocols = fs::read_to_string("/proc/thread-self/net/protocols").unwrap_or_default();
+        let protocols = namespaces::text(NetFile::Protocols).unwrap_or_default();
         for kind in lacking {
             let (name, in_protocols, option) = match kind {
                 SocketKind::Sctp => ("SCTP", "SCTP", "CONFIG_INET_SCTP_DIAG"),

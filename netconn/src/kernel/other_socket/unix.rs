@@ -1,12 +1,15 @@
 //! Unix sockets.
 
-use std::{fs, io};
+use std::io;
 
 use netconn_common::tcp_state;
 use netconn_model::socket_kind::SocketKind;
 
 use super::{OtherEnds, OtherSocket, of_user};
-use crate::kernel::sock_diag::{ALL_STATES, attributes, dump, word};
+use crate::{
+    kernel::sock_diag::{ALL_STATES, attributes, dump, word},
+    privileged::{NetFile, namespaces},
+};
 
 /// `AF_UNIX` in `include/linux/socket.h`.
 const AF_UNIX: u8 = 1;
@@ -35,7 +38,7 @@ pub(super) fn read(namespace: u32, found: &mut Vec<OtherSocket>) -> io::Result<(
     match dump(&request, |message| found.extend(of_message(message, namespace))) {
         Err(_) => {
             found.truncate(before);
-            let text = fs::read("/proc/thread-self/net/unix")?;
+            let text = namespaces::Text::open(NetFile::Unix)?.read()?;
             found.extend(text.split(|byte| *byte == b'\n').skip(1).filter_map(|line| of_line(line, namespace)));
             Ok(())
         }
@@ -152,7 +155,7 @@ mod tests {
         assert_eq!(described(inodes[4]), (tcp_state::CLOSE, 2, path.to_str().unwrap(), 0));
         // The user of a socket is told from 4.19 on.
         assert_eq!(of(inodes[0]).owner.user(), Some(nix::unistd::getuid().as_raw()));
-        let text = fs::read("/proc/thread-self/net/unix").unwrap();
+        let text = std::fs::read("/proc/thread-self/net/unix").unwrap();
         let lines: Vec<_> = text.split(|byte| *byte == b'\n').skip(1).filter_map(|line| of_line(line, 1)).collect();
         for inode in [inodes[0], inodes[2], inodes[4]] {
             let line = lines.iter().find(|socket| socket.inode == inode).unwrap();
