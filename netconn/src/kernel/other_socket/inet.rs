@@ -10,13 +10,9 @@ use procfs::{
     prelude::FromBufReadSI as _,
 };
 
-<<<<<<< HEAD
 use super::{Mptcp, OtherEnds, OtherSocket, of_user};
-use crate::privileged::{NetFile, namespaces};
-=======
-use super::{Ends, Mptcp, OtherSocket, of_user};
->>>>>>> 09e7818 (privileges: seccomp, Landlock, and what is denied is told)
 use crate::kernel::sock_diag::{ALL_STATES, INET_DIAG_INFO, InetMessage, dump, inet_request, word};
+use crate::privileged::{NetFile, namespaces};
 use crate::privileged::{NetFile, namespaces};
 
 /// `IPPROTO_SCTP`, `IPPROTO_RAW` and `IPPROTO_MPTCP` in `include/uapi/linux/in.h`.
