@@ -138,7 +138,7 @@ mod tests {
         let datagram = UnixDatagram::bind(&path).unwrap();
         let inode = |socket: &dyn std::os::fd::AsFd| nix::sys::stat::fstat(socket.as_fd()).unwrap().st_ino;
         let inodes = [inode(&listener), inode(&client), inode(&server), inode(&waiting), inode(&datagram)];
-        fs::remove_file(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
         let mut found = Vec::new();
         read(1, &mut found).unwrap();
         let of = |number: u64| found.iter().find(|socket| socket.inode == number).unwrap();
