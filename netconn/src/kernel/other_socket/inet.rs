@@ -11,9 +11,10 @@ use procfs::{
 };
 
 use super::{Mptcp, OtherEnds, OtherSocket, of_user};
-use crate::kernel::sock_diag::{ALL_STATES, INET_DIAG_INFO, InetMessage, dump, inet_request, word};
-use crate::privileged::{NetFile, namespaces};
-use crate::privileged::{NetFile, namespaces};
+use crate::{
+    kernel::sock_diag::{ALL_STATES, INET_DIAG_INFO, InetMessage, dump, inet_request, word},
+    privileged::{NetFile, namespaces},
+};
 
 /// `IPPROTO_SCTP`, `IPPROTO_RAW` and `IPPROTO_MPTCP` in `include/uapi/linux/in.h`.
 const IPPROTO_SCTP: u16 = 132;
