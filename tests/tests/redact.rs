@@ -7,7 +7,8 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use netconn_tests::{Daemon, Netns, netconn};
+use netconn_tests::{Daemon, Netns, netconn, until};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 /// Secrets of a process, and of its parent.
@@ -109,6 +110,29 @@ fn a_configuration_may_ask_for_all_of_command_lines() {
     assert!(row["command_line_redacted"].is_null());
     drop((accepted, outer.stdin.take()));
     outer.wait().unwrap();
+}
+
+#[test]
+fn a_pattern_that_comes_by_a_reload_holds_for_processes_that_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("netconn.toml");
+    fs::write(&file, "").unwrap();
+    let namespace = Netns::new();
+    let daemon = Daemon::start_with(&["--config", file.to_str().unwrap()]);
+    let listener = namespace.run(|| TcpListener::bind("127.0.0.1:0").unwrap());
+    let (mut outer, accepted) = connected(&namespace, listener.local_addr().unwrap().port(), &listener);
+    let line = || told(&daemon.list(namespace.inode))["command_line"].as_str().unwrap().to_owned();
+    assert!(line().ends_with("--password *** corp-12345 --token=***"), "{}", line());
+    fs::write(&file, "redact_patterns = ['corp-[0-9]+']").unwrap();
+    daemon.signal(Signal::SIGHUP);
+    until(20_000, || format!("{}\n{}", line(), daemon.log()), || line().ends_with("--password *** *** --token=***"));
+    assert!(daemon.log().contains("changed: redact_patterns"), "{}", daemon.log());
+    assert!(told(&daemon.list(namespace.inode))["title"].is_null());
+    drop((accepted, outer.stdin.take()));
+    outer.wait().unwrap();
+    let events = daemon.stop();
+    let close = events.within(&namespace).of("IP Close").with("event.network.direction", "OUTGOING");
+    assert!(!close.one().to_string().contains("corp-12345"), "{}", close.one());
 }
 
 #[test]
