@@ -345,6 +345,16 @@ impl Daemon {
         until(30_000, || format!("{made} events are made, {} are written", settled()), || settled() >= made);
     }
 
+    /// Returns the daemon's child that is converting a segment, if there is one. The privileged child is none.
+    pub fn converter(&self) -> Option<i32> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.process.id())).ok()?;
+        let children = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok());
+        let all: String = children.collect();
+        let is_privileged =
+            |child: &&str| fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|name| name == "netconn-priv\n");
+        all.split_whitespace().find(|child| !is_privileged(child))?.parse().ok()
+    }
+
     /// Sends a signal to the daemon.
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(i32::try_from(self.process.id()).unwrap()), signal).unwrap();

@@ -114,10 +114,7 @@ fn it_is_what_the_event_file_is() {
 
 /// Returns the daemon's child that is converting a segment, if there is one.
 fn converter(daemon: &Daemon) -> Option<Pid> {
-    let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).ok()?;
-    let children = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok());
-    let all: String = children.collect();
-    all.split_whitespace().next()?.parse().ok().map(Pid::from_raw)
+    daemon.converter().map(Pid::from_raw)
 }
 
 #[test]

@@ -65,13 +65,7 @@ fn segments_are_converted_without_any_right() {
     let daemon = Daemon::start_installed(&installed, "history_bytes = 4194304");
     let mut status = String::new();
     let look = |status: &mut String| {
-        let children = fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap();
-        let children = children.filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok());
-        let Some(child) =
-            children.flat_map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).next()
-        else {
-            return;
-        };
+        let Some(child) = daemon.converter() else { return };
         let now = fs::read_to_string(format!("/proc/{child}/status")).unwrap_or_default();
         // It takes this name just before it confines itself; until then it has the number of a descriptor.
         if now.starts_with("Name:\tnetconn-search\n") {

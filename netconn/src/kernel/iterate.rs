@@ -27,7 +27,7 @@ use crate::{
     kernel::{fault::Fault, load::undisturbed},
     privileged::{
         NetFile,
-        namespaces::{self, Found, Way},
+        namespaces::{self, FoundNamespaces, Way},
     },
 };
 
@@ -345,7 +345,7 @@ pub(super) fn has_minisocks() -> bool {
 /// Returns whether one of these numbers is not 0 in one of several looks, in a line of a file about the calling thread's network namespace. A number
 /// that cannot be read counts as not 0; without the file the kernel lacks the protocol.
 fn is_any(file: NetFile, line: &str, names: &[&str], times: u32) -> bool {
-    match namespaces::Text::open(file) {
+    match namespaces::NamespaceText::open(file) {
         Ok(mut file) => (0..times).any(|_| match file.read() {
             Ok(text) => {
                 let text = String::from_utf8_lossy(&text);
@@ -394,7 +394,7 @@ pub fn own_namespace() -> Option<u64> {
 /// Returns handles of all network namespaces that a process is in or that have a name, except this process's own.
 pub(super) fn other_namespaces() -> Others {
     let mut seen: HashSet<u64> = own_namespace().into_iter().collect();
-    let Found { namespaces, hidden } = namespaces::find(NAMES.as_ref(), true);
+    let FoundNamespaces { namespaces, hidden } = namespaces::find(NAMES.as_ref(), true);
     let handles = namespaces.into_iter().filter_map(|(inode, _, handle)| Some((inode, handle?)));
     Others { found: handles.filter(|(inode, _)| seen.insert(*inode)).collect(), hidden }
 }

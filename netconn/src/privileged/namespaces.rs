@@ -99,9 +99,9 @@ pub fn iterator(link: BorrowedFd<'_>) -> io::Result<File> {
 
 /// An open file about a namespace, which tells what is true when it is read.
 #[derive(Debug)]
-pub struct Text(File);
+pub struct NamespaceText(File);
 
-impl Text {
+impl NamespaceText {
     /// Opens the file.
     ///
     /// # Errors
@@ -128,9 +128,9 @@ impl Text {
 ///
 /// # Errors
 ///
-/// As [`Text::open`].
+/// As [`NamespaceText::open`].
 pub fn text(file: NetFile) -> io::Result<String> {
-    String::from_utf8(Text::open(file)?.read()?).map_err(io::Error::other)
+    String::from_utf8(NamespaceText::open(file)?.read()?).map_err(io::Error::other)
 }
 
 /// Where a namespace can be opened.
@@ -163,7 +163,7 @@ impl Way {
 
 /// Network namespaces that processes are in or that have a name, some of them more than once.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct FoundNamespaces {
     /// Inode and way of each; the handle if it was wanted.
     pub namespaces: Vec<(u64, Way, Option<File>)>,
     /// Processes of which the kernel does not tell in which namespace they are.
@@ -171,8 +171,8 @@ pub struct Found {
 }
 
 /// Looks for network namespaces; `names` is the folder of those with names. Opens them if `with_handles`.
-pub fn find(names: &Path, with_handles: bool) -> Found {
-    let mut found = Found::default();
+pub fn find(names: &Path, with_handles: bool) -> FoundNamespaces {
+    let mut found = FoundNamespaces::default();
     let kind = if with_handles { Kind::Handles } else { Kind::Places };
     let mut from = 0;
     // What cannot be asked for is not found: no other namespace is told then.
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn files_and_sockets_of_the_own_namespace_need_nobody() {
-        let mut sockstat = Text::open(NetFile::Sockstat).unwrap();
+        let mut sockstat = NamespaceText::open(NetFile::Sockstat).unwrap();
         let first = sockstat.read().unwrap();
         assert!(first.starts_with(b"sockets:") && sockstat.read().unwrap().starts_with(b"sockets:"), "read twice");
         assert!(text(NetFile::Packet).unwrap().starts_with("sk "));

@@ -75,7 +75,7 @@ fn of_raw(message: &InetMessage<'_>, namespace: u32) -> OtherSocket {
 
 fn raw_of_proc(namespace: u32, found: &mut Vec<OtherSocket>) -> io::Result<()> {
     for file in [NetFile::Raw, NetFile::Raw6] {
-        let text = match namespaces::Text::open(file).and_then(|mut text| text.read()) {
+        let text = match namespaces::NamespaceText::open(file).and_then(|mut text| text.read()) {
             // Without IPv6.
             Err(error) if error.kind() == io::ErrorKind::NotFound && file == NetFile::Raw6 => continue,
             read => read?,

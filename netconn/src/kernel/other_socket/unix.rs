@@ -38,7 +38,7 @@ pub(super) fn read(namespace: u32, found: &mut Vec<OtherSocket>) -> io::Result<(
     match dump(&request, |message| found.extend(of_message(message, namespace))) {
         Err(_) => {
             found.truncate(before);
-            let text = namespaces::Text::open(NetFile::Unix)?.read()?;
+            let text = namespaces::NamespaceText::open(NetFile::Unix)?.read()?;
             found.extend(text.split(|byte| *byte == b'\n').skip(1).filter_map(|line| of_line(line, namespace)));
             Ok(())
         }
