@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Error, Result, bail};
 use bytes::BytesMut;
 use netconn_model::{
-    config::{Config, DEFAULT_USER, EbpfLog, FlowLevel},
+    config::{Config, DEFAULT_USER, FlowLevel},
     health::{HookStatus, MissingCapability, Privileges, Verdict},
 };
 use nix::{
@@ -36,7 +36,7 @@ use crate::{
         capture::Capture,
         fault::Fault,
         keep,
-        load::{CaptureOptions, DatagramWatch},
+        load::{self, CaptureOptions},
         packet_socket::PacketSockets,
         preflight::{self, Capability, CapabilitySet, PID_NAMESPACE, lacks_of},
     },
@@ -202,9 +202,9 @@ async fn start_and_serve(
     let faults = test_hooks.faults;
     let mut capture = Capture::start(&CaptureOptions {
         ring_bytes: config.ring_bytes,
-        log_level: log_level(config.ebpf_log),
+        log_level: load::log_level(config.ebpf_log),
         without: test_hooks.without_hooks,
-        datagrams: datagrams(config.flows),
+        datagrams: config.flows.into(),
         max_flows: config.max_flows,
         // Nobody would find the pins of an id that is not kept, and without a lock another daemon may have these.
         keep: Some(match unsaved.reason() {
@@ -489,23 +489,4 @@ fn log_hooks(hooks: &[HookStatus], missing_members: &[&str]) {
         let missing = missing_members.join(", ");
         warn!("this kernel's structures have no {missing}: fields that are read from there are absent from events");
     }
-}
-
-fn datagrams(level: FlowLevel) -> DatagramWatch {
-    match level {
-        FlowLevel::Flows => DatagramWatch::Flows,
-        FlowLevel::Sockets => DatagramWatch::Sockets,
-        FlowLevel::Off => DatagramWatch::Off { reason: "flows = \"off\" in the configuration" },
-    }
-}
-
-fn log_level(level: EbpfLog) -> Option<aya_log::Level> {
-    Some(match level {
-        EbpfLog::Off => return None,
-        EbpfLog::Error => aya_log::Level::Error,
-        EbpfLog::Warn => aya_log::Level::Warn,
-        EbpfLog::Info => aya_log::Level::Info,
-        EbpfLog::Debug => aya_log::Level::Debug,
-        EbpfLog::Trace => aya_log::Level::Trace,
-    })
 }

@@ -16,7 +16,10 @@ use aya::{
     },
 };
 use netconn_common::{FLOWS_PER_SOCKET, FOLDED_FROM, feature, map};
-use netconn_model::health::{HookStatus, Verdict};
+use netconn_model::{
+    config::{EbpfLog, FlowLevel},
+    health::{HookStatus, Verdict},
+};
 use thiserror::Error;
 
 use crate::kernel::{
@@ -56,6 +59,28 @@ pub enum DatagramWatch {
         /// Why, to follow "not needed, ".
         reason: &'static str,
     },
+}
+
+impl From<FlowLevel> for DatagramWatch {
+    fn from(level: FlowLevel) -> Self {
+        match level {
+            FlowLevel::Flows => Self::Flows,
+            FlowLevel::Sockets => Self::Sockets,
+            FlowLevel::Off => Self::Off { reason: "flows = \"off\" in the configuration" },
+        }
+    }
+}
+
+/// Returns the level of the programs' messages in the types of the log; `None`: no messages.
+pub fn log_level(level: EbpfLog) -> Option<aya_log::Level> {
+    Some(match level {
+        EbpfLog::Off => return None,
+        EbpfLog::Error => aya_log::Level::Error,
+        EbpfLog::Warn => aya_log::Level::Warn,
+        EbpfLog::Info => aya_log::Level::Info,
+        EbpfLog::Debug => aya_log::Level::Debug,
+        EbpfLog::Trace => aya_log::Level::Trace,
+    })
 }
 
 /// Options of a capture.

@@ -455,8 +455,6 @@ mod tests {
         let with_arguments = |ids: Vec<i32>| {
             let (count, found) = (ids.len(), in_time(ids, &threads, slow));
             assert_eq!(found.len(), count, "each is known, without its arguments if need be");
-            let path = std::env::current_exe().unwrap();
-            assert!(found.iter().all(|process| process.path.as_deref() == path.to_str()));
             found.iter().filter(|process| process.arguments.is_some()).count()
         };
         assert_eq!(with_arguments(vec![1, 2, 4, 5]), 4);
