@@ -184,23 +184,40 @@ async fn take_over(
         removed,
     };
     let taken = if changes.live.is_empty() { Taken::Now } else { tell(engine, reload, TAKE_OVER).await? };
-    // What needs a restart is still what it was, and is named again the next time.
+    *in_force = in_force_after(in_force, config);
+    Ok((changes, taken))
+}
+
+/// Returns the settings that are in force after a reload. What needs a restart is still what it was, and is named again the next time.
+fn in_force_after(old: &Config, new: Config) -> Config {
     let Config {
-        socket, state_dir, history, group, ring_bytes, flows, max_flows, command_line_bytes, ebpf_log, ..
-    } = in_force.clone();
-    *in_force = Config {
         socket,
         state_dir,
         history,
+        user,
+        seccomp,
         group,
         ring_bytes,
         flows,
         max_flows,
         command_line_bytes,
         ebpf_log,
-        ..config
-    };
-    Ok((changes, taken))
+        ..
+    } = old.clone();
+    Config {
+        socket,
+        state_dir,
+        history,
+        user,
+        seccomp,
+        group,
+        ring_bytes,
+        flows,
+        max_flows,
+        command_line_bytes,
+        ebpf_log,
+        ..new
+    }
 }
 
 /// Opens new outputs, on a thread of its own. Not on one of the runtime, whose end would wait for an opening that hangs.
@@ -288,12 +305,16 @@ mod tests {
             exclude: vec!["dst.port.number = 53".into()],
             socket: "/x".into(),
             max_flows: 2048,
+            user: "other".into(),
             search: netconn_model::config::SearchConfig { sentinelone_alias: false, ..old.search.clone() },
             ..old.clone()
         };
         let changes = Changes::between(&old, &new);
         assert_eq!(changes.live, ["events", "history_days", "exclude"]);
-        assert_eq!(changes.at_restart, ["socket", "max_flows"]);
+        assert_eq!(changes.at_restart, ["socket", "user", "max_flows"]);
         assert!(changes.has("exclude") && !changes.has("socket"));
+        // The next reload names what still waits for a restart, and nothing else.
+        let again = Changes::between(&in_force_after(&old, new.clone()), &new);
+        assert_eq!((again.live, again.at_restart), (Vec::new(), changes.at_restart));
     }
 }

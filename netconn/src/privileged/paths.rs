@@ -14,6 +14,8 @@ use tracing::debug;
 const VERSION: ABI = ABI::V6;
 /// Folders with programs and their libraries, which the daemon cannot write to.
 const PROGRAMS: [&str; 8] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt"];
+/// `LogsDirectory=` of packaging/systemd/netconn.service: a reload may add an output there, although none was at the start.
+const LOGS: &str = "/var/log/netconn";
 /// Where the converter is told to be ended first when memory is short. As root it would be the kernel's settings, too.
 const PROCESSES: &str = "/proc";
 
@@ -22,7 +24,8 @@ pub(super) fn restrict(config: &Config) -> Enforcement {
     let parent = |path: &Path| {
         path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
     };
-    let mut writable: Vec<PathBuf> = vec![config.state_dir.clone(), parent(&config.socket), "/dev/null".into()];
+    let mut writable: Vec<PathBuf> =
+        vec![config.state_dir.clone(), parent(&config.socket), "/dev/null".into(), LOGS.into()];
     for path in config.events.iter().filter(|path| path.as_os_str() != "-") {
         // The folder for a rotation; the path itself if it is a device or pipe.
         writable.push(path.clone());

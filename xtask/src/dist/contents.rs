@@ -104,6 +104,8 @@ const ENTRIES: [Entry; 15] = [
     Entry::new(Package::Netconn, "usr/share/doc/netconn/CHANGELOG.md.gz", Source::Compressed("CHANGELOG.md"), 0o644),
     Entry::file(Package::Netconn, "usr/share/doc/netconn/events.md", "docs/events.md"),
     Entry::file(Package::Netconn, "usr/share/doc/netconn/limits.md", "docs/limits.md"),
+    Entry::file(Package::Netconn, "usr/share/doc/netconn/operating.md", "docs/operating.md"),
+    Entry::file(Package::Netconn, "usr/share/doc/netconn/security.md", "docs/security.md"),
     Entry::new(Package::Search, "usr/bin/netconn-search", Source::Program, 0o755),
     Entry::new(Package::Search, "etc/netconn/hunts", Source::Folder, 0o755),
     Entry::file(Package::Search, "usr/share/doc/netconn-search/language.md", "docs/language.md"),
