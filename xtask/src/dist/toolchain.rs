@@ -185,9 +185,14 @@ fn wrappers(zig: &Path, architecture: Architecture) -> Result<PathBuf> {
     let folder = cache()?.join(format!("bin-{ZIG}-{}", architecture.name()));
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let zig = zig.to_str().context("the path of zig is not UTF-8")?;
-    let programs = [("cc", format!("cc -target {}-linux-musl", architecture.name())), ("ar", "ar".into())];
-    for (name, arguments) in programs {
-        let text = format!("#!/bin/sh\nexec '{zig}' {arguments} \"$@\"\n");
+    let compiler = format!(
+        // The build scripts of C sources name the target, too, but in LLVM's way, which zig does not know.
+        "for argument do\n    shift\n    case \"$argument\" in\n    --target=*) ;;\n    *) set -- \"$@\" \"$argument\" ;;\n    esac\n\
+         done\nexec '{zig}' cc -target {}-linux-musl \"$@\"\n",
+        architecture.name()
+    );
+    for (name, commands) in [("cc", compiler), ("ar", format!("exec '{zig}' ar \"$@\"\n"))] {
+        let text = format!("#!/bin/sh\n{commands}");
         let file = folder.join(name);
         if fs::read_to_string(&file).is_ok_and(|old| old == text) {
             continue;
