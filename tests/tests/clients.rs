@@ -35,7 +35,8 @@ fn talk(daemon: &Daemon, request: &[u8]) -> String {
 
 /// What the answer to an unknown parameter of `/v1/connections` lists.
 const ALL_PARAMETERS: &str = "clsd: no such parameter; there are protocol, raw, listening, family, state, failed, direction, \
-                              pid, process, port, local-port, remote-port, local, remote, user, container, unit, namespace, format, info, closed, holders\"";
+                              pid, process, port, local-port, remote-port, local, remote, user, container, unit, namespace, format, info, closed, holders, inode, \
+                              sockets\"";
 
 fn get(daemon: &Daemon, path: &str) -> String {
     talk(daemon, format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())

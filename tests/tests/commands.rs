@@ -164,7 +164,7 @@ fn missing_privileges_are_reported() {
     fails(
         &as_nobody(&["run"]),
         77,
-        "missing CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_PTRACE: run netconn as root (sudo)",
+        "missing CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_SYS_PTRACE and CAP_SYS_ADMIN: run netconn as root (sudo)",
     );
     let daemon = Daemon::start();
     let open = Path::new(&daemon.socket()).parent().unwrap().to_owned();

@@ -282,12 +282,14 @@ pub fn sock_release(ctx: SockContext) -> i32 {
             unsafe { record.write(ReleasedRecord { header, socket }) };
         });
     }
-    // Nothing has both its events any more: dumps only find what there is.
-    if marks & datagram_mark::BINDING_LOST != 0 {
-        emit::unreported(role::LISTENER, false);
-    }
-    if marks & datagram_mark::PEER_LOST != 0 {
-        emit::unreported(role::ACTIVE, true);
+    // Nothing has both its events any more: dumps only find what there is. On 5.10 a dump cannot note that it has found the socket.
+    if has(&HAS_SOCKET_STORAGE) {
+        if marks & datagram_mark::BINDING_LOST != 0 {
+            emit::unreported(role::LISTENER, false);
+        }
+        if marks & datagram_mark::PEER_LOST != 0 {
+            emit::unreported(role::ACTIVE, true);
+        }
     }
     1 // allowed
 }

@@ -24,7 +24,10 @@ pub(super) fn run(
     capabilities: u64,
     (account, filter): (Option<&Account>, SystemCallFilter),
 ) -> ! {
-    let prepared = prepare(socket, parent, capabilities, account).and_then(|()| {
+    let prepared = prepare(socket, parent, capabilities, account).and_then(|is_wanted| {
+        if !is_wanted {
+            return Ok(());
+        }
         // Kernels without filters run it without; the daemon says so.
         let _ = filter::restrict(filter::Who::Child, filter);
         serve(socket)
@@ -41,8 +44,9 @@ pub(super) fn run(
     unsafe { libc::_exit(code) }
 }
 
-/// Gives up everything but the socket, standard error and the capabilities.
-fn prepare(socket: &OwnedFd, parent: u32, capabilities: u64, account: Option<&Account>) -> io::Result<()> {
+/// Gives up everything but the socket, standard error and the capabilities. Returns `false` if the daemon has ended meanwhile, which has
+/// told why.
+fn prepare(socket: &OwnedFd, parent: u32, capabilities: u64, account: Option<&Account>) -> io::Result<bool> {
     // May fail: only a name.
     let _ = nix::sys::prctl::set_name(c"netconn-priv");
     close_others(socket.as_raw_fd());
@@ -57,10 +61,7 @@ fn prepare(socket: &OwnedFd, parent: u32, capabilities: u64, account: Option<&Ac
     // After the change of the user, which clears it (`commit_creds`, kernel/cred.c). All signals that can be blocked are: Ctrl-C in a
     // terminal is for the daemon, which still needs the child while it ends.
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
-    if nix::unistd::getppid().as_raw().cast_unsigned() != parent {
-        return Err(io::Error::other("the daemon has ended"));
-    }
-    Ok(())
+    Ok(nix::unistd::getppid().as_raw().cast_unsigned() == parent)
 }
 
 /// Closes all descriptors but standard error and the socket.

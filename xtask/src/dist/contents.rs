@@ -92,7 +92,7 @@ impl Entry {
 }
 
 /// Every file that does not depend on the format of the package, beside the documents that the programs write themselves.
-const ENTRIES: [Entry; 15] = [
+const ENTRIES: [Entry; 17] = [
     Entry::new(Package::Netconn, "usr/bin/netconn", Source::Program, 0o755),
     Entry::file(Package::Netconn, "usr/lib/systemd/system/netconn.service", "packaging/systemd/netconn.service"),
     Entry::file(Package::Netconn, "usr/lib/systemd/system/netconn.socket", "packaging/systemd/netconn.socket"),
