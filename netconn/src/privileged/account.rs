@@ -63,7 +63,11 @@ impl Account {
             Some(uid) => User::from_uid(uid),
             None => User::from_name(wanted),
         };
-        let found = found.map_err(|errno| format!("the user '{wanted}' cannot be looked up: {errno}"))?;
+        let found = match found {
+            // musl's answer without /etc/passwd, as in an image on scratch; getpwnam(3) has it among those of an unknown name.
+            Err(nix::errno::Errno::ENOENT) => None,
+            found => found.map_err(|errno| format!("the user '{wanted}' cannot be looked up: {errno}"))?,
+        };
         let (name, uid, gid) = match (found, by_number) {
             (Some(user), _) => (user.name, user.uid, user.gid),
             // A group of the same number, as of the users of services.
